@@ -1,0 +1,128 @@
+//! The configuration as it is meant: paths resolved, units converted, defaults filled in.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::address::Address;
+
+/// One `app.toml`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[app]`: what is run.
+    pub app: App,
+    /// `[listen]`: where it is served.
+    pub listen: Listen,
+    /// `[limits]`: what a request, an instance and a connection may use.
+    pub limits: Limits,
+    /// `[files]`: what of the host the app may touch beside its own code.
+    pub files: Vec<Grant>,
+}
+
+/// `[app]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// Marks the app's lines in the log: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// The app's folder, absolute; it sees it read-only.
+    pub root: PathBuf,
+    /// Where the WSGI callable is.
+    pub entry: Entry,
+    /// The `site-packages` folders of `venv`, absolute; empty without one.
+    pub venv: Vec<PathBuf>,
+    /// Further folders for `sys.path`, absolute, in order.
+    pub python_path: Vec<PathBuf>,
+    /// How many instances answer requests at a time, at least 1.
+    pub workers: u32,
+    /// A worker is replaced after about this many requests; `None` for never.
+    pub max_requests: Option<u64>,
+    /// The whole of the app's environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// Where the WSGI callable is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// `module = "hello:app"`.
+    Module {
+        /// Dotted module name.
+        module: String,
+        /// Name in the module; may be dotted.
+        callable: String,
+    },
+    /// `wsgi-file = "wsgi.py"`.
+    File {
+        /// The file, absolute and inside the app's root.
+        path: PathBuf,
+        /// Name in the file; may be dotted.
+        callable: String,
+    },
+}
+
+/// `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Where HTTP is served; at least one.
+    pub http: Vec<Address>,
+}
+
+/// `[limits]`. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `time`: wall clock per request.
+    pub time: Duration,
+    /// `start-time`: wall clock for starting Python and importing the app.
+    pub start_time: Duration,
+    /// `memory`: per instance.
+    pub memory: u64,
+    /// `request-body`: longest body.
+    pub request_body: u64,
+    /// `request-head`: longest request line and header fields together.
+    pub request_head: usize,
+    /// `queue`: how many requests may wait for a worker; 0 for none.
+    pub queue: usize,
+    /// `queue-time`: how long each of them may wait.
+    pub queue_time: Duration,
+    /// `connections`: how many may be open at a time, over all listeners.
+    pub connections: usize,
+    /// `head-time`: how long a client may take over a request's head.
+    pub head_time: Duration,
+    /// `body-time`: how long a client may pause in a request's body.
+    pub body_time: Duration,
+    /// `idle-time`: how long a connection may stay open between requests.
+    pub idle_time: Duration,
+    /// `write-time`: how long a client may pause in taking a reply.
+    pub write_time: Duration,
+    /// `stop-time`: how long running requests may go on once the server is told to stop.
+    pub stop_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            start_time: Duration::from_secs(60),
+            memory: 256 << 20,
+            request_body: 16 << 20,
+            request_head: 64 << 10,
+            queue: 64,
+            queue_time: Duration::from_secs(10),
+            connections: 1024,
+            head_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
+            idle_time: Duration::from_secs(60),
+            write_time: Duration::from_secs(30),
+            stop_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One line of `[files]`: a folder of the host that the app sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Absolute path in the guest, without `.`, `..` or a slash at its end.
+    pub guest: String,
+    /// The folder on the host, absolute.
+    pub path: PathBuf,
+    /// Whether the app may change what is in it.
+    pub write: bool,
+}
