@@ -1,0 +1,191 @@
+/* What the host calls: start Python, take a request, or run as a command. ABI.md describes each. */
+
+#include <Python.h>
+
+#include "internal/pycore_ceval.h"
+#include "internal/pycore_pystate.h"
+#include "internal/pycore_runtime.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "abi.h"
+#include "module.h"
+
+/* Where the host puts the standard library. */
+#define STDLIB L"/lib/python3.13"
+
+struct bytes {
+    const unsigned char *at;
+    Py_ssize_t length;
+};
+
+/* Takes one length-prefixed string off the front. The host has checked the block, so a short one is our own mistake. */
+static struct bytes take(struct bytes *block)
+{
+    struct bytes text = {block->at + 2, block->at[0] | block->at[1] << 8};
+    if (text.length + 2 > block->length)
+        Py_FatalError("a block from the host is shorter than it says");
+    block->at += text.length + 2;
+    block->length -= text.length + 2;
+    return text;
+}
+
+/* The running call's block, as a bytes object. */
+static PyObject *read_block(int32_t length)
+{
+    PyObject *block = PyBytes_FromStringAndSize(NULL, length);
+    if (block != NULL)
+        host_block_read(PyBytes_AS_STRING(block), length);
+    return block;
+}
+
+static struct bytes contents(PyObject *block)
+{
+    return (struct bytes){(const unsigned char *)PyBytes_AS_STRING(block), PyBytes_GET_SIZE(block)};
+}
+
+/* Fails the way Py_InitializeFromConfig does: a message on standard error, then the end of the instance. */
+static void check(PyStatus status)
+{
+    if (PyStatus_Exception(status))
+        Py_ExitStatusException(status);
+}
+
+/* Settings both kinds of start share. Nothing is read from the environment or from files beside the program. */
+static void configure(PyConfig *config)
+{
+    PyPreConfig preconfig;
+    PyPreConfig_InitIsolatedConfig(&preconfig);
+    preconfig.utf8_mode = 1;
+    check(Py_PreInitialize(&preconfig));
+    if (PyImport_AppendInittab("_wasgi", PyInit__wasgi) < 0)
+        Py_FatalError("no memory for the module table");
+
+    PyConfig_InitIsolatedConfig(config);
+    check(PyConfig_SetString(config, &config->program_name, L"python3"));
+    check(PyConfig_SetString(config, &config->executable, L""));
+    check(PyConfig_SetString(config, &config->prefix, L"/"));
+    check(PyConfig_SetString(config, &config->exec_prefix, L"/"));
+    check(PyConfig_SetString(config, &config->base_prefix, L"/"));
+    check(PyConfig_SetString(config, &config->base_exec_prefix, L"/"));
+    check(PyConfig_SetString(config, &config->stdlib_dir, STDLIB));
+    check(PyWideStringList_Append(&config->module_search_paths, STDLIB));
+    check(PyWideStringList_Append(&config->module_search_paths, STDLIB L"/site-packages"));
+    config->module_search_paths_set = 1;
+    config->write_bytecode = 0;
+    /* The host assembles lines; a request's output must not wait in a buffer for the next request. */
+    config->buffered_stdio = 0;
+}
+
+/* Tells the host where it may raise SIGXCPU. The handler is lib/wasgi/limit.py's. */
+static void give_interrupt_words(void)
+{
+    host_interrupt_words(&_PyRuntime.signals.handlers[SIGXCPU].tripped, &_PyRuntime.signals.is_tripped,
+                         &PyThreadState_Get()->eval_breaker, _PY_SIGNALS_PENDING_BIT);
+}
+
+/* A list of (key, value) str pairs. */
+static PyObject *block_to_list(struct bytes block)
+{
+    PyObject *list = PyList_New(0);
+    while (list != NULL && block.length > 0) {
+        struct bytes key = take(&block), value = take(&block);
+        PyObject *pair = Py_BuildValue("s#s#", key.at, key.length, value.at, value.length);
+        if (pair == NULL || PyList_Append(list, pair) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(pair);
+    }
+    return list;
+}
+
+int32_t wasgi_start(int32_t block_length)
+{
+    PyConfig config;
+    configure(&config);
+    config.user_site_directory = 0;
+    check(Py_InitializeFromConfig(&config));
+    PyConfig_Clear(&config);
+    give_interrupt_words();
+
+    PyObject *block = read_block(block_length);
+    PyObject *settings = block == NULL ? NULL : block_to_list(contents(block));
+    PyObject *module = settings == NULL ? NULL : PyImport_ImportModule("wasgi.start");
+    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "start", "O", settings);
+    int32_t failed = result == NULL || result != Py_True;
+    if (result == NULL)
+        PyErr_Print();
+    Py_XDECREF(block);
+    Py_XDECREF(settings);
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+    return failed ? WASGI_FAILED : WASGI_OK;
+}
+
+/* The environ of one request: the base and the block's pairs, as latin-1 native strings (PEP 3333, "Unicode Issues"). */
+static PyObject *make_environ(struct bytes block)
+{
+    PyObject *environ = PyDict_Copy(wasgi_base_environ());
+    while (environ != NULL && block.length > 0) {
+        struct bytes key = take(&block), value = take(&block);
+        PyObject *name = PyUnicode_DecodeLatin1((const char *)key.at, key.length, NULL);
+        PyObject *text = PyUnicode_DecodeLatin1((const char *)value.at, value.length, NULL);
+        if (name == NULL || text == NULL || PyDict_SetItem(environ, name, text) < 0)
+            Py_CLEAR(environ);
+        Py_XDECREF(name);
+        Py_XDECREF(text);
+    }
+    return environ;
+}
+
+int32_t wasgi_handle(int32_t block_length)
+{
+    PyObject *block = read_block(block_length);
+    PyObject *environ = block == NULL ? NULL : make_environ(contents(block));
+    Py_XDECREF(block);
+    PyObject *result = environ == NULL ? NULL : PyObject_CallOneArg(wasgi_handler(), environ);
+    Py_XDECREF(environ);
+    if (result == NULL) {
+        /* The handler catches what the app raises; this is a failure outside it, or one more while it was logging. */
+        PyErr_WriteUnraisable(wasgi_handler());
+        return WASGI_FAILED;
+    }
+    int32_t outcome = result == Py_True ? WASGI_OK : WASGI_FAILED;
+    Py_DECREF(result);
+    return outcome;
+}
+
+int32_t wasgi_main(int32_t block_length)
+{
+    char *copy = PyMem_RawMalloc(block_length);
+    if (copy == NULL)
+        Py_FatalError("no memory for the arguments");
+    host_block_read(copy, block_length);
+
+    PyConfig config;
+    configure(&config);
+    config.parse_argv = 1;
+    config.use_environment = 1;
+    config.safe_path = 0;
+    check(PyWideStringList_Append(&config.argv, L"python3"));
+    struct bytes block = {(const unsigned char *)copy, block_length};
+    while (block.length > 0) {
+        struct bytes key = take(&block), value = take(&block);
+        char *narrow = PyMem_RawMalloc(value.length + 1);
+        if (narrow == NULL)
+            Py_FatalError("no memory for the arguments");
+        memcpy(narrow, value.at, value.length);
+        narrow[value.length] = 0;
+        wchar_t *wide = Py_DecodeLocale(narrow, NULL);
+        if (key.length == 3 && memcmp(key.at, "arg", 3) == 0)
+            check(PyWideStringList_Append(&config.argv, wide));
+        else
+            check(PyWideStringList_Append(&config.module_search_paths, wide));
+        PyMem_RawFree(wide);
+        PyMem_RawFree(narrow);
+    }
+    PyMem_RawFree(copy);
+    check(Py_InitializeFromConfig(&config));
+    PyConfig_Clear(&config);
+    return Py_RunMain();
+}

@@ -1,0 +1,16 @@
+/* The built-in module _wasgi, and what entry.c shares with it. */
+#ifndef WASGI_MODULE_H
+#define WASGI_MODULE_H
+
+#include <Python.h>
+
+/* Makes the module; given to PyImport_AppendInittab. */
+PyObject *PyInit__wasgi(void);
+
+/* The function that _wasgi.serve() was given: called with the environ of each request. Borrowed; NULL before. */
+PyObject *wasgi_handler(void);
+
+/* The environ that _wasgi.serve() was given: what every request starts from. Borrowed; NULL before. */
+PyObject *wasgi_base_environ(void);
+
+#endif

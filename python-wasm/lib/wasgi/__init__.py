@@ -1,0 +1,5 @@
+"""wasgi's side of the guest: the WSGI server inside the sandbox, and what it offers to apps."""
+
+from wasgi.limit import TimeLimit
+
+__all__ = ["TimeLimit"]
