@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the guest: CPython for WASI with our entry, and its standard library, into target/python.
+#
+#   target/python/python.wasm       the reactor that the host loads
+#   target/python/lib/python3.13/   the standard library (/lib/python3.13 in the guest), our package in site-packages
+#   target/python/test/             CPython's own tests, for run_tests.py
+#   target/python/VERSION           CPython's version
+#
+# What is up to date is left alone. Logs of the steps are in target/guest/logs. JOBS=N sets how many compilers run at once.
+set -euo pipefail
+LC_ALL=C
+export LC_ALL
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for part in common fetch toolchain libs python link stdlib; do
+    # shellcheck source=/dev/null
+    . "$here/$part.sh"
+done
+
+mkdir -p "$WORK" "$OUT"
+# One build at a time in this tree.
+if command -v flock >/dev/null; then
+    exec 9>"$WORK/.lock"
+    flock -n 9 || { say "another build is running in this tree; waiting for it"; flock 9; }
+fi
+
+"$here/deps.sh"
+toolchain
+build_libs
+build_cpython
+link_guest
+build_stdlib
+printf '%s\n' "$PYVERSION" | cmp -s - "$OUT/VERSION" || printf '%s\n' "$PYVERSION" >"$OUT/VERSION"
