@@ -1,0 +1,3 @@
+import nowhere_to_be_found
+
+application = None

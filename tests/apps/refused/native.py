@@ -1,0 +1,6 @@
+import thing
+
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [thing.answer]

@@ -1,0 +1,3 @@
+from pkg._core import answer
+
+__all__ = ["answer"]

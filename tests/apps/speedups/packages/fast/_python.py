@@ -1,0 +1,5 @@
+KIND = "python"
+
+
+def double(number):
+    return 2 * number
