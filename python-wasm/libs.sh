@@ -74,7 +74,7 @@ build_sqlite() {
 build_scrypt() {
     unpack scrypt
     local from=$SRC/scrypt/scrypt-1.3.3
-    archive scrypt -I"$from" -I"$from"/libcperciva/{alg,util,cpusupport} -I"$from"/lib/{crypto,util} -- \
-        "$from"/lib/crypto/crypto_scrypt_smix.c "$from"/libcperciva/{alg/sha256,util/insecure_memzero}.c
-    cp "$from"/lib/crypto/crypto_scrypt_smix.h "$from"/libcperciva/alg/sha256.h "$LIBS_DIR/include"
+    # Only the memory-hard core; modules/kdf.c has the rest, on CPython's own hash functions.
+    archive scrypt -I"$from"/libcperciva/util -- "$from"/lib/crypto/crypto_scrypt_smix.c
+    cp "$from"/lib/crypto/crypto_scrypt_smix.h "$LIBS_DIR/include"
 }
