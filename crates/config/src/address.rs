@@ -32,14 +32,18 @@ pub struct AddressError {
 }
 
 /// Longest path of a unix socket on Linux: `sun_path` of unix(7) less its NUL.
-#[allow(dead_code)]
 pub(crate) const UNIX_PATH_MAX: usize = 107;
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let fail = |what: String, hint: &str| Err(AddressError { what, hint: hint.to_owned() });
+        let fail = |what: String, hint: &str| {
+            Err(AddressError {
+                what,
+                hint: hint.to_owned(),
+            })
+        };
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
                 "" => fail(format!("`{text}` has no path"), "write \"unix:/run/hello.sock\""),
@@ -48,22 +52,38 @@ impl FromStr for Address {
         }
         if let Some((scheme, rest)) = text.split_once("://") {
             let rest = rest.trim_end_matches('/');
-            return fail(format!("`{scheme}://` is not part of an address"), &format!("write \"{rest}\""));
+            return fail(
+                format!("`{scheme}://` is not part of an address"),
+                &format!("write \"{rest}\""),
+            );
         }
         if text.starts_with(['/', '.']) {
-            return fail(format!("`{text}` has no port"), &format!("for a unix socket write \"unix:{text}\""));
+            return fail(
+                format!("`{text}` has no port"),
+                &format!("for a unix socket write \"unix:{text}\""),
+            );
         }
         if text.parse::<u16>().is_ok() {
-            return fail(format!("`{text}` is only a port"), &format!("write \"127.0.0.1:{text}\""));
+            return fail(
+                format!("`{text}` is only a port"),
+                &format!("write \"127.0.0.1:{text}\""),
+            );
         }
         if text.parse::<Ipv6Addr>().is_ok() {
-            return fail(format!("`{text}` has no port"), &format!("write \"[{text}]:8000\""));
+            return fail(
+                format!("`{text}` has no port"),
+                &format!("write \"[{text}]:8000\""),
+            );
         }
         let Some((host, port)) = text.rsplit_once(':') else {
             return fail(format!("`{text}` has no port"), &format!("write \"{text}:8000\""));
         };
         // `parse` would take "+80" too.
-        let Some(port) = port.parse::<u16>().ok().filter(|_| port.bytes().all(|b| b.is_ascii_digit())) else {
+        let Some(port) = port
+            .parse::<u16>()
+            .ok()
+            .filter(|_| port.bytes().all(|b| b.is_ascii_digit()))
+        else {
             return fail(
                 format!("port `{port}` is not a number from 0 to 65535"),
                 &format!("write \"{host}:8000\", or port 0 for any free one"),
@@ -72,13 +92,18 @@ impl FromStr for Address {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match bracketed {
             Some(inner) if inner.parse::<Ipv6Addr>().is_err() => {
-                return fail(format!("`{host}` is not an IPv6 address"), &format!("write \"[::1]:{port}\""));
+                return fail(
+                    format!("`{host}` is not an IPv6 address"),
+                    &format!("write \"[::1]:{port}\""),
+                );
             }
             Some(inner) => inner,
             None if host.is_empty() || host == "*" => {
                 return fail(
                     format!("`{text}` has no host"),
-                    &format!("write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" to listen on every interface"),
+                    &format!(
+                        "write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" to listen on every interface"
+                    ),
                 );
             }
             None if host.contains(':') => {
@@ -87,12 +112,21 @@ impl FromStr for Address {
                     &format!("an IPv6 address goes in brackets: \"[::1]:{port}\""),
                 );
             }
-            None if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) => {
-                return fail(format!("`{host}` is not a host name"), &format!("write \"127.0.0.1:{port}\""));
+            None if !host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) =>
+            {
+                return fail(
+                    format!("`{host}` is not a host name"),
+                    &format!("write \"127.0.0.1:{port}\""),
+                );
             }
             None => host,
         };
-        Ok(Address::Tcp { host: host.to_owned(), port })
+        Ok(Address::Tcp {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -112,7 +146,14 @@ mod tests {
 
     #[test]
     fn addresses_read_and_print_alike() {
-        for text in ["127.0.0.1:8000", "[::1]:0", "localhost:80", "my-host.lan:65535", "unix:/run/a.sock", "unix:a b"] {
+        for text in [
+            "127.0.0.1:8000",
+            "[::1]:0",
+            "localhost:80",
+            "my-host.lan:65535",
+            "unix:/run/a.sock",
+            "unix:a b",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }

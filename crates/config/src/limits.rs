@@ -1,0 +1,229 @@
+//! The keys of `[limits]`: one list for the file, the command line and their help.
+
+use std::time::Duration;
+
+use crate::config::Limits;
+use crate::problem::{At, Problem};
+use crate::units::Unit;
+
+/// One key of `[limits]`, also an option of `wasgi serve`.
+#[derive(Debug)]
+pub struct LimitKey {
+    /// `request-body`.
+    pub name: &'static str,
+    /// Its default as one would write it.
+    pub default: &'static str,
+    /// One line for the help.
+    pub help: &'static str,
+    unit: Unit,
+    /// Smallest and largest value, in milliseconds, bytes or a count.
+    range: (u64, u64),
+    set: fn(&mut Limits, u64),
+}
+
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
+
+fn ms(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+/// All keys of `[limits]`.
+pub const LIMITS: &[LimitKey] = &[
+    LimitKey {
+        name: "time",
+        default: "30s",
+        help: "Wall clock per request; then Python gets an exception and the client a 504",
+        unit: Unit::Time,
+        range: (10, DAY),
+        set: |limits, value| limits.time = ms(value),
+    },
+    LimitKey {
+        name: "start-time",
+        default: "60s",
+        help: "Wall clock for starting Python and importing the app",
+        unit: Unit::Time,
+        range: (100, HOUR),
+        set: |limits, value| limits.start_time = ms(value),
+    },
+    LimitKey {
+        name: "memory",
+        default: "256MiB",
+        help: "Memory of each worker; at the limit Python gets a MemoryError",
+        unit: Unit::Size,
+        // Below, CPython cannot start; above, 32-bit WebAssembly cannot address it.
+        range: (32 << 20, 4 << 30),
+        set: |limits, value| limits.memory = value,
+    },
+    LimitKey {
+        name: "request-body",
+        default: "16MiB",
+        help: "Longest request body; a longer one gets a 413",
+        unit: Unit::Size,
+        range: (0, 1 << 40),
+        set: |limits, value| limits.request_body = value,
+    },
+    LimitKey {
+        name: "request-head",
+        default: "64KiB",
+        help: "Longest request line and headers together; longer ones get a 431",
+        unit: Unit::Size,
+        // The environ block holds values of at most 65,535 bytes, and hyper wants a buffer of 8 KiB.
+        range: (8 << 10, 64 << 10),
+        set: |limits, value| limits.request_head = value as usize,
+    },
+    LimitKey {
+        name: "queue",
+        default: "64",
+        help: "Requests that may wait for a worker; further ones get a 503",
+        unit: Unit::Count,
+        range: (0, 65_536),
+        set: |limits, value| limits.queue = value as usize,
+    },
+    LimitKey {
+        name: "queue-time",
+        default: "10s",
+        help: "Longest wait for a worker; then the client gets a 503",
+        unit: Unit::Time,
+        range: (10, HOUR),
+        set: |limits, value| limits.queue_time = ms(value),
+    },
+    LimitKey {
+        name: "connections",
+        default: "1024",
+        help: "Connections open at a time; further ones wait until one closes",
+        unit: Unit::Count,
+        range: (1, 65_536),
+        set: |limits, value| limits.connections = value as usize,
+    },
+    LimitKey {
+        name: "head-time",
+        default: "10s",
+        help: "Longest time a client may take to send a request's head",
+        unit: Unit::Time,
+        range: (10, HOUR),
+        set: |limits, value| limits.head_time = ms(value),
+    },
+    LimitKey {
+        name: "body-time",
+        default: "30s",
+        help: "Longest pause of a client within a request's body",
+        unit: Unit::Time,
+        range: (10, HOUR),
+        set: |limits, value| limits.body_time = ms(value),
+    },
+    LimitKey {
+        name: "idle-time",
+        default: "60s",
+        help: "How long a connection may stay open between two requests",
+        unit: Unit::Time,
+        range: (10, DAY),
+        set: |limits, value| limits.idle_time = ms(value),
+    },
+    LimitKey {
+        name: "write-time",
+        default: "30s",
+        help: "Longest pause of a client in taking a reply",
+        unit: Unit::Time,
+        range: (10, HOUR),
+        set: |limits, value| limits.write_time = ms(value),
+    },
+    LimitKey {
+        name: "stop-time",
+        default: "30s",
+        help: "How long running requests may go on after SIGTERM or SIGINT",
+        unit: Unit::Time,
+        range: (0, HOUR),
+        set: |limits, value| limits.stop_time = ms(value),
+    },
+];
+
+/// A limit as typed: in the file a count is a number and the others are texts; an option is always a text.
+#[derive(Clone, Debug)]
+pub(crate) enum Typed {
+    Text(String),
+    Number(i64),
+}
+
+impl LimitKey {
+    /// Whether the value is a bare number, as for `queue`.
+    pub fn is_count(&self) -> bool {
+        self.unit == Unit::Count
+    }
+
+    pub(crate) fn apply(&self, limits: &mut Limits, typed: &At<Typed>) -> Result<(), Problem> {
+        let value = match &typed.value {
+            Typed::Number(number) if self.is_count() => match u64::try_from(*number) {
+                Ok(value) => value,
+                Err(_) => return Err(self.out_of_range(typed, number.to_string())),
+            },
+            // Refused for want of a unit, with a hint that has one.
+            Typed::Number(number) => self.parse(typed, &number.to_string())?,
+            Typed::Text(text) => self.parse(typed, text)?,
+        };
+        let (low, high) = self.range;
+        if value < low || value > high {
+            return Err(self.out_of_range(
+                typed,
+                match &typed.value {
+                    Typed::Text(text) => text.clone(),
+                    Typed::Number(number) => number.to_string(),
+                },
+            ));
+        }
+        (self.set)(limits, value);
+        Ok(())
+    }
+
+    fn parse(&self, typed: &At<Typed>, text: &str) -> Result<u64, Problem> {
+        self.unit
+            .parse(text)
+            .map_err(|error| typed.problem(error.what, error.hint))
+    }
+
+    fn out_of_range(&self, typed: &At<Typed>, shown: String) -> Problem {
+        let (low, high) = (self.unit.show(self.range.0), self.unit.show(self.range.1));
+        typed.problem(
+            format!("{shown} is not from {low} to {high}"),
+            format!("the default is {}", self.default),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Place;
+
+    #[test]
+    fn the_defaults_told_are_the_defaults_used() {
+        let mut limits = Limits {
+            time: ms(1),
+            start_time: ms(1),
+            memory: 1,
+            request_body: 1,
+            request_head: 1,
+            queue: 1,
+            queue_time: ms(1),
+            connections: 1,
+            head_time: ms(1),
+            body_time: ms(1),
+            idle_time: ms(1),
+            write_time: ms(1),
+            stop_time: ms(1),
+        };
+        for key in LIMITS {
+            let typed = Typed::Text(key.default.to_owned());
+            key.apply(
+                &mut limits,
+                &At {
+                    value: typed,
+                    place: Place::Option,
+                    key: String::new(),
+                },
+            )
+            .unwrap();
+        }
+        assert_eq!(limits, Limits::default());
+    }
+}

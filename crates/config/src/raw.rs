@@ -1,0 +1,413 @@
+//! The configuration as it was typed: names known, types right, nothing else looked at.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::keys;
+use crate::limits::{LIMITS, LimitKey, Typed};
+use crate::problem::{At, Place, Problem};
+
+/// What was typed, from the file and from options.
+#[derive(Debug, Default)]
+pub(crate) struct Raw {
+    pub name: Option<At<String>>,
+    pub root: Option<At<String>>,
+    pub module: Option<At<String>>,
+    pub wsgi_file: Option<At<String>>,
+    pub callable: Option<At<String>>,
+    pub venv: Option<At<String>>,
+    pub python_path: Vec<At<String>>,
+    pub workers: Option<At<i64>>,
+    pub max_requests: Option<At<i64>>,
+    pub env: Vec<(String, At<String>)>,
+    pub http: Option<Vec<At<String>>>,
+    pub limits: Vec<(&'static LimitKey, At<Typed>)>,
+    pub files: Vec<RawGrant>,
+    /// Line of `[app]`, to blame for what is missing from it.
+    pub app_line: Option<usize>,
+    /// Keys whose value had the wrong type: typed, so not to be called missing.
+    pub spoilt: Vec<String>,
+}
+
+/// One line of `[files]`.
+#[derive(Debug)]
+pub(crate) struct RawGrant {
+    pub guest: At<String>,
+    pub path: At<String>,
+    pub write: bool,
+}
+
+/// Reads the text of an `app.toml`.
+///
+/// After a mistake in the syntax the rest of the file may mean something else: only the lines before the first one are
+/// then looked at further, and the last value tells whether that was so.
+pub(crate) fn read(text: &str) -> (Raw, Vec<Problem>, bool) {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let lines = Lines::of(text);
+    let mut reader = Reader {
+        lines: &lines,
+        raw: Raw::default(),
+        problems: Vec::new(),
+    };
+    reader.document(document.get_ref());
+    let Reader {
+        raw, mut problems, ..
+    } = reader;
+
+    let (syntax, broken) = syntax_problems(text, &lines, &errors);
+    if let Some(line) = broken {
+        problems.retain(|problem| problem.place < Place::Line(line));
+    }
+    problems.extend(syntax);
+    (raw, problems, broken.is_some())
+}
+
+/// One problem for each mistake in the syntax, and the line of the first that makes the rest doubtful.
+fn syntax_problems(text: &str, lines: &Lines, errors: &[toml::de::Error]) -> (Vec<Problem>, Option<usize>) {
+    let mut found: Vec<(usize, &str, &str)> = errors
+        .iter()
+        .map(|error| {
+            let span = error.span().unwrap_or(0..0);
+            (
+                lines.at(span.start),
+                error.message(),
+                text.get(span).unwrap_or_default(),
+            )
+        })
+        .collect();
+    found.sort_by_key(|(line, ..)| *line);
+    let mut problems = Vec::new();
+    let (mut first, mut last, mut list) = (None, None, false);
+    for (line, message, span) in found {
+        let problem = |what: &str, hint: &str| Problem {
+            place: Place::Line(line),
+            key: String::new(),
+            what: what.to_owned(),
+            hint: hint.to_owned(),
+        };
+        if message == "duplicate key" {
+            problems.push(problem(&format!("{span} is given twice"), "keep one of the two"));
+            continue;
+        }
+        first.get_or_insert(line);
+        // One slip, such as a list that is not closed, is reported again on the lines that follow.
+        let in_list = message.contains("array") || message.contains("inline table");
+        if last.replace(line).is_some_and(|last| line - last <= 1) || (in_list && list) {
+            continue;
+        }
+        list |= in_list;
+        problems.push(match message {
+            text if text.contains("no value") => {
+                problem(text, "write the value after the name: name = \"hello\"")
+            }
+            text if text.contains("quoted") && span.is_empty() => problem(
+                "the value is missing",
+                "write it after the equals sign: name = \"hello\"",
+            ),
+            text if text.contains("quoted") => problem(
+                &format!("{span} is no number, list, table, true or false, nor a text in quotes"),
+                "write texts in double quotes: name = \"hello\"",
+            ),
+            text if in_list => problem(
+                text,
+                "close each list with ] and each { with }, with commas between the values",
+            ),
+            text if text.contains("string") => problem(
+                text,
+                "close the text with the quote that opened it, on the same line",
+            ),
+            text => problem(
+                text,
+                "a line is a table, such as [app], or a value, such as workers = 2",
+            ),
+        });
+    }
+    (problems, first)
+}
+
+/// Where the lines of a text begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(
+            std::iter::once(0)
+                .chain(text.match_indices('\n').map(|(offset, _)| offset + 1))
+                .collect(),
+        )
+    }
+
+    /// Line of a byte offset, counted from 1.
+    fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset)
+    }
+}
+
+type Value<'i> = Spanned<DeValue<'i>>;
+
+struct Reader<'a> {
+    lines: &'a Lines,
+    raw: Raw,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: &DeTable<'_>) {
+        for (name, value) in document {
+            let table = name.get_ref().as_ref();
+            match table {
+                "app" | "listen" | "limits" | "files" => {}
+                _ => {
+                    self.unknown("", name);
+                    continue;
+                }
+            }
+            if table == "app" {
+                self.raw.app_line = Some(self.lines.at(name.span().start));
+            }
+            let DeValue::Table(entries) = value.get_ref() else {
+                self.wrong_type(
+                    table,
+                    value,
+                    "a table",
+                    &format!("write [{table}] on a line of its own"),
+                );
+                continue;
+            };
+            for (key, value) in entries {
+                match table {
+                    "app" => self.app(key, value),
+                    "listen" => self.listen(key, value),
+                    "limits" => self.limit(key, value),
+                    _ => self.grant(key, value),
+                }
+            }
+        }
+    }
+
+    fn app(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+        let name = key.get_ref().as_ref();
+        let path = format!("app.{name}");
+        match name {
+            "name" => self.raw.name = self.text(&path, value),
+            "root" => self.raw.root = self.text(&path, value),
+            "module" => self.raw.module = self.text(&path, value),
+            "wsgi-file" => self.raw.wsgi_file = self.text(&path, value),
+            "callable" => self.raw.callable = self.text(&path, value),
+            "venv" => self.raw.venv = self.text(&path, value),
+            "python-path" => self.raw.python_path = self.list(&path, value),
+            "workers" => self.raw.workers = self.number(&path, value, "2"),
+            "max-requests" => self.raw.max_requests = self.number(&path, value, "1000"),
+            "env" => match value.get_ref() {
+                DeValue::Table(entries) => {
+                    for (name, value) in entries {
+                        let name = name.get_ref().as_ref();
+                        if let Some(text) = self.text(&format!("app.env.{name}"), value) {
+                            self.raw.env.push((name.to_owned(), text));
+                        }
+                    }
+                }
+                _ => self.wrong_type(&path, value, "a table", "write [app.env] on a line of its own"),
+            },
+            _ => self.unknown("app", key),
+        }
+    }
+
+    fn listen(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+        match key.get_ref().as_ref() {
+            "http" => match value.get_ref() {
+                DeValue::Array(items) if items.is_empty() => {
+                    let at = self.at("listen.http", value, ());
+                    self.problems
+                        .push(at.problem("the list is empty", "write \"127.0.0.1:8000\""));
+                }
+                DeValue::Array(_) => self.raw.http = Some(self.list("listen.http", value)),
+                DeValue::Integer(port) => {
+                    self.wrong_type(
+                        "listen.http",
+                        value,
+                        "a text",
+                        &format!("write \"127.0.0.1:{port}\""),
+                    );
+                }
+                _ => self.raw.http = self.text("listen.http", value).map(|address| vec![address]),
+            },
+            _ => self.unknown("listen", key),
+        }
+    }
+
+    fn limit(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+        let name = key.get_ref().as_ref();
+        let Some(limit) = LIMITS.iter().find(|limit| limit.name == name) else {
+            return self.unknown("limits", key);
+        };
+        let path = format!("limits.{name}");
+        let typed = match value.get_ref() {
+            DeValue::Integer(_) => {
+                self.number(&path, value, limit.default)
+                    .map(|At { value, place, key }| At {
+                        value: Typed::Number(value),
+                        place,
+                        key,
+                    })
+            }
+            DeValue::String(text) if !limit.is_count() => {
+                Some(self.at(&path, value, Typed::Text(text.to_string())))
+            }
+            _ if limit.is_count() => {
+                self.wrong_type(&path, value, "a number", &format!("write {}", limit.default));
+                None
+            }
+            _ => {
+                self.wrong_type(
+                    &path,
+                    value,
+                    "a text",
+                    &format!("write a text such as \"{}\"", limit.default),
+                );
+                None
+            }
+        };
+        self.raw.limits.extend(typed.map(|typed| (limit, typed)));
+    }
+
+    fn grant(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+        let guest = key.get_ref().as_ref();
+        let name = format!("files.\"{guest}\"");
+        let DeValue::Table(entries) = value.get_ref() else {
+            let folder = value.get_ref().as_str().unwrap_or("data");
+            return self.wrong_type(
+                &name,
+                value,
+                "a table",
+                &format!("write {{ path = \"{folder}\", write = true }}"),
+            );
+        };
+        let (mut path, mut write, mut spoilt) = (None, false, false);
+        for (key, value) in entries {
+            match key.get_ref().as_ref() {
+                "path" => {
+                    path = self.text(&format!("{name}.path"), value);
+                    spoilt = path.is_none();
+                }
+                "write" => match value.get_ref() {
+                    DeValue::Boolean(flag) => write = *flag,
+                    _ => self.wrong_type(
+                        &format!("{name}.write"),
+                        value,
+                        "true or false",
+                        "write true or false",
+                    ),
+                },
+                other => {
+                    let at = self.at(&format!("{name}.{other}"), key, ());
+                    self.problems
+                        .push(at.problem("unknown key", "the keys here are path and write"));
+                }
+            }
+        }
+        let guest = self.at(&name, key, guest.to_owned());
+        match path {
+            Some(path) => self.raw.files.push(RawGrant { guest, path, write }),
+            None if spoilt => {}
+            None => self
+                .problems
+                .push(guest.problem("path is missing", "write { path = \"data\", write = true }")),
+        }
+    }
+
+    fn at<T, S>(&self, key: &str, spanned: &Spanned<S>, value: T) -> At<T> {
+        At {
+            value,
+            place: Place::Line(self.lines.at(spanned.span().start)),
+            key: key.to_owned(),
+        }
+    }
+
+    fn text(&mut self, key: &str, value: &Value<'_>) -> Option<At<String>> {
+        let hint = match value.get_ref() {
+            DeValue::String(text) => return Some(self.at(key, value, text.to_string())),
+            DeValue::Integer(number) => format!("write \"{number}\""),
+            DeValue::Float(number) => format!("write \"{number}\""),
+            DeValue::Boolean(flag) => format!("write \"{flag}\""),
+            DeValue::Datetime(date) => format!("write \"{date}\""),
+            DeValue::Array(_) | DeValue::Table(_) => "write one text in double quotes".to_owned(),
+        };
+        self.wrong_type(key, value, "a text", &hint);
+        None
+    }
+
+    fn number(&mut self, key: &str, value: &Value<'_>, example: &str) -> Option<At<i64>> {
+        match value.get_ref() {
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => return Some(self.at(key, value, number)),
+                Err(_) => {
+                    let at = self.at(key, value, ());
+                    self.problems
+                        .push(at.problem(format!("{number} is too large"), format!("write {example}")));
+                    self.raw.spoilt.push(key.to_owned());
+                }
+            },
+            DeValue::String(text) if text.parse::<i64>().is_ok() => {
+                self.wrong_type(key, value, "a number", &format!("write {text}"));
+            }
+            _ => self.wrong_type(key, value, "a number", &format!("write {example}")),
+        }
+        None
+    }
+
+    fn list(&mut self, key: &str, value: &Value<'_>) -> Vec<At<String>> {
+        match value.get_ref() {
+            DeValue::Array(items) => items.iter().filter_map(|item| self.text(key, item)).collect(),
+            DeValue::String(text) => {
+                self.wrong_type(key, value, "a list", &format!("write [\"{text}\"]"));
+                Vec::new()
+            }
+            _ => {
+                self.wrong_type(
+                    key,
+                    value,
+                    "a list",
+                    "write a list of texts, such as [\"packages\"]",
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn wrong_type(&mut self, key: &str, value: &Value<'_>, wanted: &str, hint: &str) {
+        let is = match value.get_ref() {
+            DeValue::String(_) => "a text",
+            DeValue::Integer(_) | DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let what = match is == wanted {
+            true => "must be a whole number".to_owned(),
+            false => format!("must be {wanted}, not {is}"),
+        };
+        let at = self.at(key, value, ());
+        self.problems.push(at.problem(what, hint));
+        self.raw.spoilt.push(key.to_owned());
+    }
+
+    fn unknown(&mut self, table: &str, key: &Spanned<toml::de::DeString<'_>>) {
+        let name = key.get_ref().as_ref();
+        let path = if table.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{table}.{name}")
+        };
+        let at = self.at(&path, key, ());
+        self.problems.push(at.problem(
+            if table.is_empty() {
+                "unknown name"
+            } else {
+                "unknown key"
+            },
+            keys::hint(table, name),
+        ));
+    }
+}

@@ -1,0 +1,602 @@
+//! From what was typed to what is meant: paths found, units converted, variables filled in.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::address::{Address, UNIX_PATH_MAX};
+use crate::config::{App, Config, Entry, Grant, Limits, Listen};
+use crate::problem::{At, Place, Problem};
+use crate::raw::{Raw, RawGrant};
+
+/// Where the app's code and the standard library are in the guest; a grant may not hide them.
+const TAKEN: &[&str] = &["/lib", "/path", "/venv"];
+
+/// Looks up a variable of the host's environment.
+pub(crate) type EnvLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Turns `raw` into a configuration, or adds to `problems`; the value then given is of no use.
+pub(crate) struct Resolver<'a> {
+    /// Folder of the file, absolute; paths in the file are relative to it.
+    pub file_folder: Option<PathBuf>,
+    /// The current folder, absolute; paths in options are relative to it.
+    pub current: PathBuf,
+    pub env: EnvLookup<'a>,
+    pub problems: Vec<Problem>,
+}
+
+impl Resolver<'_> {
+    /// `None` if anything is wrong; `problems` then says what.
+    pub(crate) fn config(&mut self, raw: &Raw) -> Option<Config> {
+        let entry = self.entry(raw);
+        let root = self.root(raw);
+        let entry = match (entry, &root) {
+            (Some(entry), Some(root)) => self.inside(entry, root, raw),
+            _ => None,
+        };
+        let venv = raw.venv.as_ref().map(|at| self.venv(at)).unwrap_or_default();
+        let python_path: Vec<PathBuf> = raw.python_path.iter().filter_map(|at| self.folder(at)).collect();
+        let name = self.name(raw, root.as_deref());
+        let workers = raw.workers.as_ref().map_or(Some(2), |at| self.range(at, 1, 256));
+        let max_requests = raw
+            .max_requests
+            .as_ref()
+            .map_or(Some(0), |at| self.range(at, 0, i64::MAX));
+        let env = self.environment(raw);
+        let http = self.addresses(raw);
+        let limits = self.limits(raw);
+        let files = self.grants(raw, "/app");
+        for (grant, typed) in &files {
+            let code = root
+                .iter()
+                .chain(&venv)
+                .chain(&python_path)
+                .find(|code| code.starts_with(&grant.path));
+            if let Some(code) = code.filter(|_| grant.write) {
+                self.problems.push(typed.path.problem(
+                    format!(
+                        "with write the app could change its own code in {}",
+                        code.display()
+                    ),
+                    "give a folder of its own, such as \"data\"",
+                ));
+            }
+        }
+        if !self.problems.is_empty() {
+            return None;
+        }
+        Some(Config {
+            app: App {
+                name,
+                root: root?,
+                entry: entry?,
+                venv,
+                python_path,
+                workers: u32::try_from(workers?).ok()?,
+                max_requests: u64::try_from(max_requests?).ok().filter(|count| *count > 0),
+                env,
+            },
+            listen: Listen { http },
+            limits,
+            files: files.into_iter().map(|(grant, _)| grant).collect(),
+        })
+    }
+
+    fn entry(&mut self, raw: &Raw) -> Option<Entry> {
+        match (&raw.module, &raw.wsgi_file) {
+            (Some(module), Some(file)) => {
+                let (first, second) = if module.place <= file.place {
+                    (module, file)
+                } else {
+                    (file, module)
+                };
+                self.problems.push(second.problem(
+                    format!("{} is given too", first.key),
+                    "keep one: module = \"hello:app\" imports, wsgi-file = \"wsgi.py\" runs a file",
+                ));
+                None
+            }
+            (Some(module), None) => {
+                if let Some(callable) = &raw.callable {
+                    let name = module.value.split(':').next().unwrap_or_default();
+                    self.problems.push(callable.problem(
+                        "goes with wsgi-file; module names its own callable",
+                        format!("write module = \"{name}:{}\"", callable.value),
+                    ));
+                }
+                self.module(module)
+            }
+            (None, Some(file)) => {
+                let callable = match &raw.callable {
+                    Some(at) => self.callable(at, &at.value)?,
+                    None => "application".to_owned(),
+                };
+                Some(Entry::File {
+                    path: self.find(file, Kind::File)?,
+                    callable,
+                })
+            }
+            (None, None) => {
+                if raw
+                    .spoilt
+                    .iter()
+                    .any(|key| matches!(key.as_str(), "app" | "app.module" | "app.wsgi-file"))
+                {
+                    return None;
+                }
+                let place = match self.file_folder {
+                    Some(_) => Place::Line(raw.app_line.unwrap_or(1)),
+                    None => Place::Option,
+                };
+                self.problems.push(Problem {
+                    place,
+                    key: if place == Place::Option {
+                        "APP".to_owned()
+                    } else {
+                        "app".to_owned()
+                    },
+                    what: "does not say where the app is".to_owned(),
+                    hint: "write module = \"hello:app\" (module:callable) or wsgi-file = \"wsgi.py\""
+                        .to_owned(),
+                });
+                None
+            }
+        }
+    }
+
+    fn module(&mut self, at: &At<String>) -> Option<Entry> {
+        let text = at.value.as_str();
+        if text.ends_with(".py") || text.contains('/') {
+            self.problems.push(at.problem(
+                format!("`{text}` is a file, not a module"),
+                match at.place {
+                    Place::Option => "write the path of a file that is there, or module:callable".to_owned(),
+                    _ => format!("write wsgi-file = \"{text}\", or module = \"hello:app\""),
+                },
+            ));
+            return None;
+        }
+        let Some((module, callable)) = text.split_once(':') else {
+            self.problems.push(at.problem(
+                format!("`{text}` does not name the callable"),
+                format!(
+                    "write \"{}:app\" if the application object in it is called app",
+                    dotted(text).unwrap_or("hello")
+                ),
+            ));
+            return None;
+        };
+        if dotted(module).is_none() {
+            self.problems.push(at.problem(
+                format!("`{module}` is not the name of a module"),
+                "write it as in an import: \"hello:app\", or \"shop.web:app\" for shop/web.py",
+            ));
+            return None;
+        }
+        let callable = self.callable(at, callable)?;
+        Some(Entry::Module {
+            module: module.to_owned(),
+            callable,
+        })
+    }
+
+    fn callable(&mut self, at: &At<String>, name: &str) -> Option<String> {
+        if dotted(name).is_some() {
+            return Some(name.to_owned());
+        }
+        let problem = match name.split_once('(') {
+            Some((factory, _)) => at.problem(
+                format!("`{name}` is a call; a name is wanted"),
+                format!("put app = {factory}() into a file wsgi.py and name \"wsgi:app\""),
+            ),
+            None => at.problem(
+                format!("`{name}` is not a name in Python"),
+                "write the application object's name, such as app",
+            ),
+        };
+        self.problems.push(problem);
+        None
+    }
+
+    /// The app's folder: as typed, or that of the file named on the command line, or that of `app.toml`.
+    fn root(&mut self, raw: &Raw) -> Option<PathBuf> {
+        if let Some(at) = &raw.root {
+            return self.folder(at);
+        }
+        match &raw.wsgi_file {
+            Some(at) if at.place == Place::Option => fs::canonicalize(self.current.join(&at.value))
+                .ok()?
+                .parent()
+                .map(Path::to_owned),
+            _ => Some(self.file_folder.clone().unwrap_or_else(|| self.current.clone())),
+        }
+    }
+
+    /// The app sees its root only, so the file must be in it.
+    fn inside(&mut self, entry: Entry, root: &Path, raw: &Raw) -> Option<Entry> {
+        match (&entry, &raw.wsgi_file) {
+            (Entry::File { path, .. }, Some(at)) if !path.starts_with(root) => {
+                self.problems.push(at.problem(
+                    format!("`{}` is outside the app's root", at.value),
+                    "name a file in the root, or set root to a folder that holds both",
+                ));
+                None
+            }
+            _ => Some(entry),
+        }
+    }
+
+    fn venv(&mut self, at: &At<String>) -> Vec<PathBuf> {
+        let Some(venv) = self.folder(at) else {
+            return Vec::new();
+        };
+        let versions = fs::read_dir(venv.join("lib")).into_iter().flatten().flatten();
+        let mut folders: Vec<PathBuf> = versions
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3."))
+            .map(|entry| entry.path().join("site-packages"))
+            .filter_map(|path| fs::canonicalize(path).ok())
+            .filter(|path| path.is_dir())
+            .collect();
+        folders.sort();
+        if folders.is_empty() {
+            let installed = fs::read_dir(&venv).into_iter().flatten().flatten();
+            let target = installed
+                .map(|entry| entry.path())
+                .any(|path| path.extension().is_some_and(|e| e == "dist-info"));
+            let hint = match target {
+                true => format!(
+                    "packages lie in it directly: write python-path = [\"{}\"] instead",
+                    at.value
+                ),
+                false => format!(
+                    "create it: python3 -m venv {0} && {0}/bin/pip install flask",
+                    at.value
+                ),
+            };
+            self.problems.push(at.problem(
+                format!("`{}` holds no lib/python3.*/site-packages", at.value),
+                hint,
+            ));
+        }
+        folders
+    }
+
+    fn name(&mut self, raw: &Raw, root: Option<&Path>) -> String {
+        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match &raw.name {
+            Some(at) if at.value.is_empty() || at.value.len() > 64 || !at.value.chars().all(good) => {
+                self.problems.push(at.problem(
+                    format!("`{}` is no name for an app", at.value.escape_debug()),
+                    "write up to 64 letters, digits, dots, hyphens and underscores",
+                ));
+                String::new()
+            }
+            Some(at) => at.value.clone(),
+            None => {
+                let folder = self
+                    .file_folder
+                    .as_deref()
+                    .or(root)
+                    .and_then(Path::file_name)
+                    .unwrap_or_default();
+                let name: String = folder
+                    .to_string_lossy()
+                    .chars()
+                    .map(|c| if good(c) { c } else { '-' })
+                    .take(64)
+                    .collect();
+                if name.is_empty() { "app".to_owned() } else { name }
+            }
+        }
+    }
+
+    fn environment(&mut self, raw: &Raw) -> Vec<(String, String)> {
+        let mut environment = Vec::new();
+        for (name, at) in &raw.env {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                self.problems.push(at.problem(
+                    format!("`{}` is no name for a variable", name.escape_debug()),
+                    "write letters, digits and underscores",
+                ));
+                continue;
+            }
+            // The shell has filled in the variables of options.
+            let value = match at.place {
+                Place::Option => Ok(at.value.clone()),
+                _ => expand(&at.value, self.env),
+            };
+            match value {
+                Ok(value) if value.contains('\0') => {
+                    self.problems.push(at.problem(
+                        "holds a NUL character",
+                        "no environment can hold one: leave it out",
+                    ));
+                }
+                Ok(value) => environment.push((name.clone(), value)),
+                Err((what, hint)) => self.problems.push(at.problem(what, hint)),
+            }
+        }
+        environment
+    }
+
+    fn addresses(&mut self, raw: &Raw) -> Vec<Address> {
+        let Some(typed) = &raw.http else {
+            return vec![Address::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port: 8000,
+            }];
+        };
+        let mut addresses = Vec::new();
+        for at in typed {
+            match at.value.parse::<Address>() {
+                Ok(Address::Unix(path)) => {
+                    if let Some(path) = self.socket(at, &path) {
+                        addresses.push((at, Address::Unix(path)));
+                    }
+                }
+                Ok(address) => addresses.push((at, address)),
+                Err(error) => self.problems.push(at.problem(error.what, error.hint)),
+            }
+        }
+        for (index, (at, address)) in addresses.iter().enumerate() {
+            let any_port = matches!(address, Address::Tcp { port: 0, .. });
+            if !any_port && addresses[..index].iter().any(|(_, other)| other == address) {
+                self.problems
+                    .push(at.problem(format!("`{}` is given twice", at.value), "keep one of the two"));
+            }
+        }
+        addresses.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// The path of a unix socket that need not be there, in a folder that must.
+    fn socket(&mut self, at: &At<String>, path: &Path) -> Option<PathBuf> {
+        let path = self.base(at).join(path);
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            self.problems
+                .push(at.problem("names no file", "write \"unix:/run/hello.sock\""));
+            return None;
+        };
+        let Ok(folder) = fs::canonicalize(folder) else {
+            self.problems.push(at.problem(
+                format!("the folder of `{}` is not there", at.value),
+                "create the folder, or correct the path",
+            ));
+            return None;
+        };
+        let path = folder.join(name);
+        let length = path.as_os_str().len();
+        if length > UNIX_PATH_MAX {
+            self.problems.push(at.problem(
+                format!("the socket's path has {length} bytes; the system takes at most {UNIX_PATH_MAX}"),
+                "put the socket into a folder with a shorter path, such as /run",
+            ));
+            return None;
+        }
+        Some(path)
+    }
+
+    /// The limits, with defaults for what was not typed.
+    pub(crate) fn limits(&mut self, raw: &Raw) -> Limits {
+        let mut limits = Limits::default();
+        for (key, typed) in &raw.limits {
+            if let Err(problem) = key.apply(&mut limits, typed) {
+                self.problems.push(problem);
+            }
+        }
+        limits
+    }
+
+    /// The folders granted. `root` is where the app's own code is seen: nothing may take its place, though a grant may
+    /// lie within it, as Flask's instance folder does.
+    pub(crate) fn grants<'r>(&mut self, raw: &'r Raw, root: &str) -> Vec<(Grant, &'r RawGrant)> {
+        let mut grants: Vec<(Grant, &RawGrant)> = Vec::new();
+        for typed in &raw.files {
+            let guest = typed.guest.value.as_str();
+            let trouble = match clean(guest) {
+                _ if guest == "/" => Some((
+                    "`/` would hide the app and Python".to_owned(),
+                    "choose another path, such as \"/data\"".into(),
+                )),
+                Err(hint) => Some((format!("`{guest}` is not an absolute, plain path"), hint)),
+                Ok(()) if guest == root => Some((
+                    format!("`{guest}` is where the app's root is seen"),
+                    "choose another path, such as \"/data\"".into(),
+                )),
+                Ok(()) if TAKEN.iter().any(|taken| Path::new(guest).starts_with(taken)) => Some((
+                    format!("`{guest}` would hide Python's own folders"),
+                    "choose another path, such as \"/data\"".into(),
+                )),
+                Ok(()) if grants.iter().any(|(grant, _)| grant.guest == guest) => {
+                    Some((format!("`{guest}` is given twice"), "keep one of the two".into()))
+                }
+                Ok(()) => None,
+            };
+            let path = self.folder(&typed.path);
+            if let Some((what, hint)) = trouble {
+                self.problems.push(typed.guest.problem(what, hint));
+            } else if let Some(path) = path {
+                grants.push((
+                    Grant {
+                        guest: guest.to_owned(),
+                        path,
+                        write: typed.write,
+                    },
+                    typed,
+                ));
+            }
+        }
+        grants
+    }
+
+    fn range(&mut self, at: &At<i64>, low: i64, high: i64) -> Option<i64> {
+        if (low..=high).contains(&at.value) {
+            return Some(at.value);
+        }
+        let (what, hint) = match high {
+            i64::MAX => (
+                format!("{} is less than {low}", at.value),
+                "write 0 for never".to_owned(),
+            ),
+            _ => (
+                format!("{} is not from {low} to {high}", at.value),
+                "a worker for each core is a good start".to_owned(),
+            ),
+        };
+        self.problems.push(at.problem(what, hint));
+        None
+    }
+
+    fn base(&self, at: &At<String>) -> &Path {
+        match (&self.file_folder, at.place) {
+            (Some(folder), Place::Line(_)) => folder,
+            _ => &self.current,
+        }
+    }
+
+    fn folder(&mut self, at: &At<String>) -> Option<PathBuf> {
+        self.find(at, Kind::Folder)
+    }
+
+    fn find(&mut self, at: &At<String>, kind: Kind) -> Option<PathBuf> {
+        let (noun, typed) = (kind.noun(), at.value.as_str());
+        let relative = match at.place {
+            Place::Option => "the current folder",
+            _ => "this file's folder",
+        };
+        let found = self.base(at).join(typed);
+        let problem = match fs::canonicalize(&found) {
+            _ if typed.is_empty() => at.problem(
+                format!("names no {noun}"),
+                format!("write a path, relative to {relative} or absolute"),
+            ),
+            Ok(path) if path.is_dir() == (kind == Kind::Folder) => return Some(path),
+            Ok(_) if kind == Kind::Folder => at.problem(
+                format!("`{typed}` is a file, not a folder"),
+                "name the folder that it is in",
+            ),
+            Ok(_) => at.problem(
+                format!("`{typed}` is a folder, not a file"),
+                "name the file in it",
+            ),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => at
+                .problem(
+                    format!("{noun} `{typed}` is not there"),
+                    match typed.starts_with('~') {
+                        true => "`~` is not expanded: write the whole path".to_owned(),
+                        false => format!("create it, or correct the path; it is relative to {relative}"),
+                    },
+                ),
+            Err(error) => at.problem(
+                format!("{noun} `{typed}` cannot be opened: {}", crate::lower(&error)),
+                "give the user that runs wasgi the right to read it",
+            ),
+        };
+        self.problems.push(problem);
+        None
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+}
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Folder => "folder",
+        }
+    }
+}
+
+/// The text if it is a Python name, or several with dots between.
+fn dotted(text: &str) -> Option<&str> {
+    let name = |part: &str| {
+        part.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_alphanumeric() || c == '_')
+    };
+    text.split('.').all(name).then_some(text)
+}
+
+/// Whether a guest path is absolute and without `.`, `..`, doubled or closing slashes; if not, what to write.
+fn clean(guest: &str) -> Result<(), String> {
+    let parts: Vec<&str> = guest
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "." | ".."))
+        .collect();
+    let plain = format!("/{}", parts.join("/"));
+    match guest == plain && !parts.is_empty() && !guest.contains(['\0', ':']) {
+        true => Ok(()),
+        false if parts.is_empty() || guest.contains(['\0', ':']) => {
+            Err("write a path such as \"/data\"".to_owned())
+        }
+        false => Err(format!("write \"{plain}\"")),
+    }
+}
+
+/// Fills in `${NAME}`; `$${` stands for `${`. Another `$` stands for itself.
+fn expand(text: &str, env: EnvLookup<'_>) -> Result<String, (String, String)> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        if rest[..start].ends_with('$') {
+            out.push_str(&rest[..start]);
+            out.push('{');
+            rest = &rest[start + 2..];
+            continue;
+        }
+        out.push_str(&rest[..start]);
+        let after = &rest[start + 2..];
+        let name = after.split_once('}').map(|(name, _)| name);
+        let Some(name) = name
+            .filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+        else {
+            return Err((
+                "`${` is not followed by a variable's name and `}`".to_owned(),
+                "write \"${NAME}\" for a variable of the host, \"$${\" for the two characters".to_owned(),
+            ));
+        };
+        let value = env(name).ok_or_else(|| {
+            (
+                format!("the host's environment has no {name}"),
+                format!("set it before starting wasgi ({name}=...), or write the value here"),
+            )
+        })?;
+        out.push_str(&value);
+        rest = &after[name.len() + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_filled_in_once() {
+        let env = |name: &str| match name {
+            "USER" => Some("ada".to_owned()),
+            "TRICK" => Some("${USER}".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("${USER}", "ada"),
+            ("a ${USER} b${EMPTY}c", "a ada bc"),
+            ("${TRICK}", "${USER}"),
+            ("$${USER}", "${USER}"),
+            ("$${${USER}}", "${ada}"),
+            ("$5 and {x}", "$5 and {x}"),
+            ("", ""),
+        ] {
+            assert_eq!(expand(text, &env).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["${", "${}", "${A B}", "${A", "${MISSING}"] {
+            assert!(expand(text, &env).is_err(), "{text}");
+        }
+    }
+}
