@@ -1,1 +1,6 @@
-//! .
+//! The wires: bytes as a peer sends them, made into checked requests and environ blocks.
+//!
+//! Nothing here waits, reads clocks, logs or touches a socket: bytes go in, and what they mean comes out.
+
+pub mod environ;
+pub mod http;

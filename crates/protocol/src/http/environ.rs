@@ -1,0 +1,284 @@
+//! The environ of an HTTP request: PEP 3333 "environ Variables", after RFC 3875 4.1.
+
+use super::fields::host_and_port;
+use super::head::{Body, Form, Head};
+use crate::environ::{EnvironBlock, TooLong};
+
+/// What the environ says of the connection. Texts, so that they are made once per connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection<'a> {
+    /// `http` or `https`, the guest's `wsgi.url_scheme`.
+    pub scheme: &'a str,
+    /// The peer's IP address and port; empty on a unix socket.
+    pub remote: (&'a str, &'a str),
+    /// Address and port the peer connected to; `None` on a unix socket, where the Host field has to tell.
+    pub server: Option<(&'a str, &'a str)>,
+}
+
+impl Head {
+    /// Makes the environ block of this request.
+    ///
+    /// - `PATH_INFO` is percent-decoded once, to raw bytes; `QUERY_STRING` and `REQUEST_URI` are as they came. A `%`
+    ///   that no two hex digits follow stays, as `urllib.parse.unquote` has it. `SCRIPT_NAME` is empty.
+    /// - `CONTENT_LENGTH` and `CONTENT_TYPE` are there if the request has them, and never as `HTTP_*`.
+    /// - Fields of one name are joined with `,`, or `; ` for Cookie (RFC 9110 5.3, RFC 6265 5.4).
+    /// - Names with `_` are dropped, since `X_A` and `X-A` would become one key, and so is `Proxy` (CVE-2016-5388).
+    /// - `REQUEST_SCHEME` is the scheme; `wsgi.*` keys are the guest's own.
+    ///
+    /// # Errors
+    /// [`TooLong`] when fields joined do not fit a value; the head's limit keeps all else short enough.
+    pub fn environ(&self, connection: &Connection<'_>) -> Result<Vec<u8>, TooLong> {
+        let mut block = EnvironBlock::with_capacity(self.raw.len() + self.raw.len() / 2 + 384);
+        let (path, query) = self.path_and_query();
+        block.push(b"REQUEST_METHOD", self.method())?;
+        block.push(b"SCRIPT_NAME", b"")?;
+        block.push_with(&[b"PATH_INFO"], |value| percent_decode(path, value))?;
+        block.push(b"QUERY_STRING", query)?;
+        block.push(b"REQUEST_URI", self.target())?;
+        let protocol: &[u8] = if self.minor_version() == 1 {
+            b"HTTP/1.1"
+        } else {
+            b"HTTP/1.0"
+        };
+        block.push(b"SERVER_PROTOCOL", protocol)?;
+        block.push(b"REQUEST_SCHEME", connection.scheme.as_bytes())?;
+        block.push(b"REMOTE_ADDR", connection.remote.0.as_bytes())?;
+        block.push(b"REMOTE_PORT", connection.remote.1.as_bytes())?;
+        match connection.server {
+            Some((name, port)) => {
+                block.push(b"SERVER_NAME", name.as_bytes())?;
+                block.push(b"SERVER_PORT", port.as_bytes())?;
+            }
+            None => {
+                let (name, port) = self.authority();
+                block.push(b"SERVER_NAME", name)?;
+                match port {
+                    Some(port) => block.push(b"SERVER_PORT", port.to_string().as_bytes())?,
+                    None if connection.scheme == "https" => block.push(b"SERVER_PORT", b"443")?,
+                    None => block.push(b"SERVER_PORT", b"80")?,
+                }
+            }
+        }
+        if let Body::Length(length) = self.body() {
+            block.push(b"CONTENT_LENGTH", length.to_string().as_bytes())?;
+        }
+        if let Some(field) = self.content_type {
+            block.push(b"CONTENT_TYPE", self.at(&self.fields[field].value))?;
+        }
+        self.push_fields(&mut block)?;
+        Ok(block.into_bytes())
+    }
+
+    fn push_fields(&self, block: &mut EnvironBlock) -> Result<(), TooLong> {
+        // A bit per field that an earlier one of its name has taken along; heads have at most 100.
+        let mut taken = 0u128;
+        let mut key = [0; 64];
+        for (index, field) in self.fields.iter().enumerate() {
+            let name = self.at(&field.name);
+            if taken & (1 << index) != 0 || !is_passed(name) {
+                continue;
+            }
+            let is_same = |other: &[u8]| other.len() == name.len() && other.eq_ignore_ascii_case(name);
+            let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") {
+                b"; "
+            } else {
+                b","
+            };
+            let write = |value: &mut Vec<u8>| {
+                value.extend_from_slice(self.at(&field.value));
+                for (index, other) in self.fields.iter().enumerate().skip(index + 1) {
+                    if is_same(self.at(&other.name)) {
+                        taken |= 1 << index;
+                        value.extend_from_slice(separator);
+                        value.extend_from_slice(self.at(&other.value));
+                    }
+                }
+            };
+            match key.get_mut(..name.len()) {
+                Some(key) => {
+                    key.copy_from_slice(name);
+                    as_key(key);
+                    block.push_with(&[b"HTTP_", key], write)?;
+                }
+                None => {
+                    let mut key = name.to_vec();
+                    as_key(&mut key);
+                    block.push_with(&[b"HTTP_", &key], write)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path_and_query(&self) -> (&[u8], &[u8]) {
+        let target = self.target();
+        let rest = match &self.form {
+            Form::Origin => target,
+            Form::Absolute { authority, .. } => &target[authority.end as usize..],
+            // RFC 3875 4.1.5: a path starts with a slash or is empty.
+            Form::Asterisk => b"",
+        };
+        let (path, query) = match rest.iter().position(|&b| b == b'?') {
+            Some(at) => (&rest[..at], &rest[at + 1..]),
+            None => (rest, &b""[..]),
+        };
+        // RFC 9112 3.2.2: an absolute-form target without a path means the root.
+        if path.is_empty() && matches!(self.form, Form::Absolute { .. }) {
+            (b"/", query)
+        } else {
+            (path, query)
+        }
+    }
+
+    /// The host and port the peer asked for.
+    fn authority(&self) -> (&[u8], Option<u16>) {
+        let authority = match (&self.form, self.host) {
+            (Form::Absolute { authority, .. }, _) => {
+                &self.target()[authority.start as usize..authority.end as usize]
+            }
+            (_, Some(host)) => self.at(&self.fields[host].value),
+            (_, None) => b"",
+        };
+        match host_and_port(authority) {
+            Some((host, port)) if !host.is_empty() => (host, port),
+            // RFC 3875 4.1.14: SERVER_NAME may not be empty.
+            _ => (b"localhost", None),
+        }
+    }
+}
+
+/// Whether a field reaches the environ as `HTTP_*`.
+fn is_passed(name: &[u8]) -> bool {
+    let dropped = match name.len() {
+        5 => name.eq_ignore_ascii_case(b"proxy"),
+        12 => name.eq_ignore_ascii_case(b"content-type"),
+        14 => name.eq_ignore_ascii_case(b"content-length"),
+        _ => false,
+    };
+    !dropped && !name.contains(&b'_')
+}
+
+fn as_key(name: &mut [u8]) {
+    for b in name {
+        *b = if *b == b'-' { b'_' } else { b.to_ascii_uppercase() };
+    }
+}
+
+/// Appends `path` to `out` with each `%XX` made a byte.
+fn percent_decode(path: &[u8], out: &mut Vec<u8>) {
+    let digit = |b: u8| (b as char).to_digit(16).map(|digit| digit as u8);
+    let mut rest = path;
+    while let Some(at) = rest.iter().position(|&b| b == b'%') {
+        out.extend_from_slice(&rest[..at]);
+        let byte = match rest[at..] {
+            [_, high, low, ..] => digit(high).zip(digit(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        out.push(byte.unwrap_or(b'%'));
+        rest = &rest[at + if byte.is_some() { 3 } else { 1 }..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environ::iter;
+    use crate::http::{Guard, Limits, Step};
+
+    const TCP: Connection<'_> = Connection {
+        scheme: "http",
+        remote: ("192.0.2.1", "40000"),
+        server: Some(("127.0.0.1", "8000")),
+    };
+    const UNIX: Connection<'_> = Connection {
+        scheme: "http",
+        remote: ("", ""),
+        server: None,
+    };
+
+    fn head(text: &str) -> Head {
+        match Guard::new(Limits { head: 1 << 20 }).step(text.as_bytes()) {
+            Step::Head { head, .. } => head,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn get(text: &str, connection: &Connection<'_>, key: &str) -> Option<String> {
+        let block = head(text).environ(connection).unwrap();
+        let mut found = iter(&block)
+            .map(Result::unwrap)
+            .filter(|pair| pair.0 == key.as_bytes());
+        let value = found
+            .next()
+            .map(|pair| String::from_utf8_lossy(pair.1).into_owned());
+        assert_eq!(found.next(), None, "{key} is there once");
+        value
+    }
+
+    #[test]
+    fn paths_are_decoded_once_and_queries_not() {
+        let head = "GET /a%20b%252F%zz%4?x=%20 HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(get(head, &TCP, "PATH_INFO").unwrap(), "/a b%2F%zz%4");
+        assert_eq!(get(head, &TCP, "QUERY_STRING").unwrap(), "x=%20");
+        assert_eq!(get(head, &TCP, "REQUEST_URI").unwrap(), "/a%20b%252F%zz%4?x=%20");
+        let mut out = Vec::new();
+        percent_decode(b"/%c3%A9%00%", &mut out);
+        assert_eq!(out, b"/\xc3\xa9\0%");
+    }
+
+    #[test]
+    fn fields_are_joined_and_ambiguous_ones_dropped() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nCookie: a=1\r\nX_A: 2\r\nx-a: 3\r\nProxy: evil\r\n\
+                    cookie: b=2\r\nContent-Type: t\r\nContent-Length: 007\r\nContent_Length: 9\r\n\r\n";
+        assert_eq!(get(head, &TCP, "HTTP_X_A").unwrap(), "1,3");
+        assert_eq!(get(head, &TCP, "HTTP_COOKIE").unwrap(), "a=1; b=2");
+        assert_eq!(get(head, &TCP, "HTTP_PROXY"), None);
+        assert_eq!(get(head, &TCP, "HTTP_CONTENT_TYPE"), None);
+        assert_eq!(get(head, &TCP, "HTTP_CONTENT_LENGTH"), None);
+        assert_eq!(get(head, &TCP, "CONTENT_TYPE").unwrap(), "t");
+        assert_eq!(get(head, &TCP, "CONTENT_LENGTH").unwrap(), "7");
+    }
+
+    #[test]
+    fn a_name_longer_than_the_stack_buffer_is_passed() {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-{}: y\r\n\r\n", "a".repeat(80));
+        assert_eq!(
+            get(&head, &TCP, &format!("HTTP_X_{}", "A".repeat(80))).unwrap(),
+            "y"
+        );
+    }
+
+    #[test]
+    fn the_server_is_the_listener_or_on_a_unix_socket_the_host_field() {
+        let head = "GET / HTTP/1.1\r\nHost: shop.example:8080\r\n\r\n";
+        assert_eq!(get(head, &TCP, "SERVER_NAME").unwrap(), "127.0.0.1");
+        assert_eq!(get(head, &TCP, "SERVER_PORT").unwrap(), "8000");
+        assert_eq!(get(head, &UNIX, "SERVER_NAME").unwrap(), "shop.example");
+        assert_eq!(get(head, &UNIX, "SERVER_PORT").unwrap(), "8080");
+        assert_eq!(
+            get("GET / HTTP/1.0\r\n\r\n", &UNIX, "SERVER_NAME").unwrap(),
+            "localhost"
+        );
+        assert_eq!(get("GET / HTTP/1.0\r\n\r\n", &UNIX, "SERVER_PORT").unwrap(), "80");
+        assert_eq!(get(head, &UNIX, "REMOTE_ADDR").unwrap(), "");
+    }
+
+    #[test]
+    fn other_forms_of_target() {
+        let head = "GET HTTP://a:80?q HTTP/1.1\r\nHost: A\r\n\r\n";
+        assert_eq!(get(head, &TCP, "PATH_INFO").unwrap(), "/");
+        assert_eq!(get(head, &TCP, "QUERY_STRING").unwrap(), "q");
+        assert_eq!(
+            get("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", &TCP, "PATH_INFO").unwrap(),
+            ""
+        );
+    }
+
+    #[test]
+    fn joined_fields_that_do_not_fit_a_value_are_an_error() {
+        let field = format!("X-A: {}\r\n", "a".repeat(40_000));
+        let head = head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}{field}\r\n"));
+        assert_eq!(head.environ(&TCP).unwrap_err().key, "HTTP_X_A");
+    }
+}
