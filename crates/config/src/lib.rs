@@ -58,22 +58,34 @@ pub fn load(
     }
 }
 
-/// The folders and limits that options alone give, for running Python without an app.
+/// What options give for running Python without an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithoutApp {
+    /// `--dir`.
+    pub files: Vec<Grant>,
+    /// `--env`.
+    pub env: Vec<(String, String)>,
+    /// `--memory` and the others.
+    pub limits: Limits,
+}
+
+/// The folders, variables and limits that options alone give, for running Python without an app.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_without_app(overrides: &Overrides) -> Result<(Vec<Grant>, Limits), Errors> {
+pub fn load_without_app(overrides: &Overrides) -> Result<WithoutApp, Errors> {
     let mut raw = Raw::default();
     let mut resolver = resolver(None, &|_| None)?;
     resolver.problems = overrides.apply(&mut raw);
-    let grants = resolver
+    let files = resolver
         .grants(&raw, "/lib")
         .into_iter()
         .map(|(grant, _)| grant)
         .collect();
+    let env = resolver.environment(&raw);
     let limits = resolver.limits(&raw);
     match resolver.problems.is_empty() {
-        true => Ok((grants, limits)),
+        true => Ok(WithoutApp { files, env, limits }),
         false => Err(Errors::new(String::new(), resolver.problems)),
     }
 }

@@ -290,7 +290,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn environment(&mut self, raw: &Raw) -> Vec<(String, String)> {
+    /// The app's environment, variables filled in.
+    pub(crate) fn environment(&mut self, raw: &Raw) -> Vec<(String, String)> {
         let mut environment = Vec::new();
         for (name, at) in &raw.env {
             if name.is_empty() || name.contains(['=', '\0']) {
@@ -398,6 +399,10 @@ impl Resolver<'_> {
                     "choose another path, such as \"/data\"".into(),
                 )),
                 Err(hint) => Some((format!("`{guest}` is not an absolute, plain path"), hint)),
+                Ok(()) if guest == "/tmp" => Some((
+                    "each worker has a `/tmp` of its own".to_owned(),
+                    "choose another path, such as \"/data\"".into(),
+                )),
                 Ok(()) if guest == root => Some((
                     format!("`{guest}` is where the app's root is seen"),
                     "choose another path, such as \"/data\"".into(),

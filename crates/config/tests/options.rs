@@ -157,16 +157,22 @@ fn wrong_options_are_told_by_their_name_before_the_file() {
 fn folders_can_be_granted_without_an_app() {
     let folder = folder();
     let host = folder.path().display().to_string();
-    let (grants, limits) = load_without_app(&Overrides {
+    let given = load_without_app(&Overrides {
         dirs: vec![format!("{host}::/work:rw")],
+        env: vec!["A=b".to_owned()],
         limits: vec![limit("memory", "1GiB")],
         ..Overrides::default()
     })
     .unwrap();
     assert_eq!(
-        (grants[0].guest.as_str(), grants[0].write, limits.memory),
+        (
+            given.files[0].guest.as_str(),
+            given.files[0].write,
+            given.limits.memory
+        ),
         ("/work", true, 1 << 30)
     );
+    assert_eq!(given.env, [("A".to_owned(), "b".to_owned())]);
     let said = load_without_app(&Overrides {
         dirs: vec![format!("{host}::/lib")],
         ..Overrides::default()
