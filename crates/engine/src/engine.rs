@@ -1,0 +1,88 @@
+//! CPython compiled to machine code, once for every app.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasmtime::{Config, Module, OptLevel};
+
+use crate::code_cache;
+use crate::python::PythonFiles;
+use crate::ticker::Ticker;
+
+/// Stack for compiled code. CPython bounds its own C recursion; this is what that bound needs, with room. Only pages
+/// that are used take memory.
+const WASM_STACK: usize = 16 << 20;
+
+/// The fiber's stack also carries the host functions that the guest calls.
+const FIBER_STACK: usize = WASM_STACK + (2 << 20);
+
+/// The version of wasmtime this is built with.
+pub const WASMTIME_VERSION: &str = env!("WASGI_WASMTIME_VERSION");
+
+/// The compiled interpreter. Cheap to clone; make one per process.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) module: Module,
+    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) python: PythonFiles,
+}
+
+impl Engine {
+    /// Compiles the guest, or takes the machine code from `cache` if it was made there before from the same guest by
+    /// the same wasmtime for the same kind of processor. Compiling takes some seconds; `progress` gets a line first.
+    ///
+    /// # Errors
+    /// [`EngineError`]; a cache that cannot be used is not one, it is told to `progress`.
+    pub fn new(
+        python: &PythonFiles,
+        cache: &Path,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self, EngineError> {
+        let wasmtime = wasmtime::Engine::new(&config()).map_err(EngineError::Wasmtime)?;
+        let wasm = std::fs::read(&python.wasm).map_err(|source| EngineError::Python {
+            path: python.wasm.clone(),
+            source,
+        })?;
+        let module = code_cache::load(&wasmtime, &wasm, cache, progress).map_err(EngineError::Wasmtime)?;
+        let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Thread)?;
+        Ok(Self {
+            wasmtime,
+            module,
+            ticker: Arc::new(ticker),
+            python: python.clone(),
+        })
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .cranelift_opt_level(OptLevel::Speed)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK)
+        // The guest is stripped: its frames have no names worth the memory that finding them takes.
+        .wasm_backtrace_max_frames(None)
+        .generate_address_map(false);
+    config
+}
+
+/// Why the interpreter cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A part of the built guest is missing or unreadable.
+    #[error("the Python guest is incomplete: {}", path.display())]
+    Python {
+        /// What was looked for.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// wasmtime refused the guest.
+    #[error("wasmtime cannot load the Python guest: {0:#}")]
+    Wasmtime(wasmtime::Error),
+    /// The clock's thread could not be started.
+    #[error("cannot start the engine's clock thread")]
+    Thread(#[source] std::io::Error),
+}

@@ -1,0 +1,181 @@
+//! The host's side of one instance: what its store holds.
+
+use bytes::Bytes;
+use wasmtime::{Memory, ResourceLimiter};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
+use crate::lines::InstanceLog;
+use crate::locks;
+use crate::reply;
+use crate::time_limit::{InterruptWords, TimeLimit};
+
+/// Most table elements an instance may have; CPython's own table has some thousands and does not grow.
+const MAX_TABLE: usize = 100_000;
+
+/// What a store holds beside the instance.
+pub(crate) struct Guest {
+    pub(crate) wasi: WasiP1Ctx,
+    /// Absent until the instance exists.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) memory_limit: MemoryLimit,
+    pub(crate) limit: TimeLimit,
+    /// Absent until Python has started.
+    pub(crate) interrupt_words: Option<InterruptWords>,
+    /// The block of the running call.
+    pub(crate) block: Vec<u8>,
+    /// The running request.
+    pub(crate) exchange: Option<Exchange>,
+    pub(crate) locks: locks::Owner,
+    pub(crate) log: InstanceLog,
+    /// `/tmp` of the guest; removed with it.
+    pub(crate) _temp: tempfile::TempDir,
+}
+
+/// Refuses memory past the app's limit; Python then raises MemoryError.
+pub(crate) struct MemoryLimit {
+    pub(crate) bytes: u64,
+    /// Whether growth was refused. Linear memory never shrinks, so the instance stays at its limit.
+    pub(crate) refused: bool,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let granted = desired as u64 <= self.bytes;
+        self.refused |= !granted;
+        Ok(granted)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE)
+    }
+}
+
+/// One request on its way through the guest.
+pub(crate) struct Exchange {
+    body: Box<dyn RequestBody>,
+    /// What of the last piece of the body has not been read.
+    rest: Bytes,
+    /// The body has come to its end, or to nothing.
+    body_end: Option<Result<(), BodyError>>,
+    reply: Box<dyn ReplySink>,
+    head: Head,
+    /// What the app said of its length, while that is not yet sent.
+    left: Option<u64>,
+    over: bool,
+}
+
+enum Head {
+    Missing,
+    Waits(ReplyHead),
+    Sent,
+}
+
+impl Exchange {
+    pub(crate) fn new(body: Box<dyn RequestBody>, reply: Box<dyn ReplySink>) -> Self {
+        Self {
+            body,
+            rest: Bytes::new(),
+            body_end: None,
+            reply,
+            head: Head::Missing,
+            left: None,
+            over: false,
+        }
+    }
+
+    /// Copies some of the body to `to`, waiting until there is some; 0 at its end.
+    ///
+    /// Dropping the future loses nothing: bytes are taken only when it completes.
+    pub(crate) async fn read(&mut self, most: usize) -> Result<Bytes, BodyError> {
+        if self.rest.is_empty() {
+            if let Some(end) = self.body_end {
+                return end.map(|()| Bytes::new());
+            }
+            match std::future::poll_fn(|cx| self.body.poll_chunk(cx)).await {
+                Some(Ok(piece)) => self.rest = piece,
+                end => {
+                    let end = end.map_or(Ok(()), |piece| piece.map(drop));
+                    self.body_end = Some(end);
+                    if let Err(error) = end {
+                        self.fail(Failure::Body(error));
+                    }
+                    return end.map(|()| Bytes::new());
+                }
+            }
+        }
+        Ok(self.rest.split_to(most.min(self.rest.len())))
+    }
+
+    /// Keeps a head until the first bytes of the body; an earlier one that still waits is replaced.
+    ///
+    /// # Errors
+    /// The refusal, as `reply_head` answers it.
+    pub(crate) fn head(&mut self, block: &[u8]) -> Result<(), i32> {
+        if matches!(self.head, Head::Sent) {
+            return Err(crate::abi::refusal::ALREADY_SENT);
+        }
+        let head = reply::parse(block)?;
+        self.left = reply::content_length(&head);
+        self.head = Head::Waits(head);
+        Ok(())
+    }
+
+    /// Waits until the client takes more.
+    pub(crate) async fn room(&mut self) -> Result<(), PeerGone> {
+        if self.over {
+            return Err(PeerGone);
+        }
+        let room = std::future::poll_fn(|cx| self.reply.poll_room(cx)).await;
+        if room.is_err() {
+            self.over = true;
+        }
+        room
+    }
+
+    /// Sends the head if it still waits, then `data`. False if there is no head.
+    pub(crate) fn send(&mut self, data: Bytes, last: bool) -> bool {
+        match std::mem::replace(&mut self.head, Head::Sent) {
+            Head::Missing => {
+                self.head = Head::Missing;
+                return false;
+            }
+            // An app may send empty strings before it has something to say.
+            Head::Waits(head) if data.is_empty() && !last => {
+                self.head = Head::Waits(head);
+                return true;
+            }
+            Head::Waits(head) => self.reply.head(head),
+            Head::Sent => {}
+        }
+        let length = data.len() as u64;
+        let complete = last || self.left == Some(length);
+        self.left = self.left.map(|left| left.saturating_sub(length));
+        if !data.is_empty() {
+            self.reply.chunk(data, complete);
+        }
+        if last {
+            self.over = true;
+            self.reply.finish();
+        }
+        true
+    }
+
+    /// Ends the exchange with a failure, unless it is over.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        if !self.over {
+            self.over = true;
+            self.reply.fail(failure);
+        }
+    }
+}
+
+/// Splits a request into what the guest pulls as a block and what it reads and answers.
+pub(crate) fn begin(guest: &mut Guest, request: Request, limit: TimeLimit) -> usize {
+    guest.log.mark(Some(request.id));
+    guest.block = request.environ;
+    guest.exchange = Some(Exchange::new(request.body, request.reply));
+    guest.limit = limit;
+    guest.memory_limit.refused = false;
+    guest.block.len()
+}

@@ -1,0 +1,114 @@
+//! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use wasmtime::{Memory, StoreContextMut};
+
+use crate::guest::Guest;
+
+/// When a call is interrupted, and when it is stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLimit {
+    /// Python gets an exception from here on.
+    strike: Instant,
+    /// The instance is stopped from here on.
+    stop: Instant,
+    struck: bool,
+}
+
+/// The guest went on after its grace: the trap that ends it.
+#[derive(Debug, thiserror::Error)]
+#[error("time limit and grace are over")]
+pub(crate) struct Stopped;
+
+/// How a wait in the host ended.
+pub(crate) enum Waited<T> {
+    Done(T),
+    /// The limit was reached while waiting: the guest gets EINTR.
+    Struck,
+    /// The grace was over while waiting: the guest is stopped.
+    Stopped,
+}
+
+impl TimeLimit {
+    /// Starts now. Limits of a century are as good as none.
+    pub(crate) fn new(limit: Duration, grace: Duration) -> Self {
+        let longest = Duration::from_secs(100 * 365 * 86_400);
+        let strike = Instant::now() + limit.min(longest);
+        Self {
+            strike,
+            stop: strike + grace.min(longest),
+            struck: false,
+        }
+    }
+
+    pub(crate) fn struck(&self) -> bool {
+        self.struck
+    }
+
+    /// Waits for `work`, at most until the next stage of the limit.
+    pub(crate) async fn wait<T>(&self, work: impl Future<Output = T>) -> Waited<T> {
+        let until = if self.struck { self.stop } else { self.strike };
+        match tokio::time::timeout_at(until.into(), work).await {
+            Ok(value) => Waited::Done(value),
+            Err(_) if self.struck => Waited::Stopped,
+            Err(_) => Waited::Struck,
+        }
+    }
+}
+
+/// What the epoch callback does at each tick.
+///
+/// # Errors
+/// [`Stopped`] when the grace is over.
+pub(crate) fn check(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<()> {
+    let limit = store.data().limit;
+    let now = Instant::now();
+    if now >= limit.stop {
+        return Err(Stopped.into());
+    }
+    if now >= limit.strike && !limit.struck {
+        strike(&mut store);
+    }
+    Ok(())
+}
+
+/// The first stage: answers the client, and makes Python run its SIGXCPU handler.
+pub(crate) fn strike(store: &mut StoreContextMut<'_, Guest>) {
+    store.data_mut().limit.struck = true;
+    if let Some(exchange) = &mut store.data_mut().exchange {
+        exchange.fail(crate::Failure::TimeLimit);
+    }
+    if let (Some(words), Some(memory)) = (store.data().interrupt_words, store.data().memory) {
+        words.trip(memory, store);
+    }
+}
+
+/// Where CPython looks for signals; see ABI.md, "The time limit".
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InterruptWords {
+    pub(crate) tripped: u32,
+    pub(crate) is_tripped: u32,
+    pub(crate) eval_breaker: u32,
+    pub(crate) bit: u32,
+}
+
+impl InterruptWords {
+    fn trip(self, memory: Memory, store: &mut StoreContextMut<'_, Guest>) {
+        let bytes = memory.data_mut(store);
+        let mut set = |address: u32, bits: u32| {
+            let address = address as usize;
+            // The addresses are the guest's word: one outside its memory interrupts nothing, and the second stage comes.
+            if let Some(word) = bytes
+                .get_mut(address..)
+                .and_then(|rest| rest.first_chunk_mut::<4>())
+            {
+                *word = (u32::from_le_bytes(*word) | bits).to_le_bytes();
+            }
+        };
+        set(self.tripped, 1);
+        set(self.is_tripped, 1);
+        set(self.eval_breaker, self.bit);
+    }
+}
