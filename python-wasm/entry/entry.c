@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "abi.h"
 #include "module.h"
@@ -29,6 +30,11 @@ static struct bytes take(struct bytes *block)
     block->at += text.length + 2;
     block->length -= text.length + 2;
     return text;
+}
+
+static int is(struct bytes key, const char *name)
+{
+    return (size_t)key.length == strlen(name) && memcmp(key.at, name, strlen(name)) == 0;
 }
 
 /* The running call's block, as a bytes object. */
@@ -177,10 +183,14 @@ int32_t wasgi_main(int32_t block_length)
         memcpy(narrow, value.at, value.length);
         narrow[value.length] = 0;
         wchar_t *wide = Py_DecodeLocale(narrow, NULL);
-        if (key.length == 3 && memcmp(key.at, "arg", 3) == 0)
+        if (wide == NULL)
+            Py_FatalError("an argument cannot be decoded");
+        if (is(key, "arg"))
             check(PyWideStringList_Append(&config.argv, wide));
-        else
+        else if (is(key, "sys.path"))
             check(PyWideStringList_Append(&config.module_search_paths, wide));
+        else if (is(key, "working-dir") && chdir(narrow) < 0)
+            Py_FatalError("the working directory is not there");
         PyMem_RawFree(wide);
         PyMem_RawFree(narrow);
     }
