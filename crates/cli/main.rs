@@ -1,1 +1,74 @@
-fn main(){}
+//! The `wasgi` command: serves Python web applications from inside WebAssembly.
+//!
+//! One file for each command. Exit codes: 0 done, 1 the app or its surroundings failed, 2 the configuration or the
+//! command line is wrong.
+
+mod app_options;
+mod check;
+mod failure;
+mod interpreter;
+mod python;
+mod serve;
+mod spec;
+mod stderr_log;
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, Command};
+
+use crate::failure::Failure;
+
+const ABOUT: &str =
+    "Serves ordinary Python web applications (WSGI: Flask, Django, ...) inside a WebAssembly sandbox";
+
+const EXAMPLES: &str = "\
+Start with:
+  wasgi serve app.toml      serve what app.toml describes
+  wasgi serve hello:app     serve `app` of hello.py in this folder
+  wasgi check app.toml      find out whether it would be served
+  wasgi help serve          all options, with examples
+
+Exit codes: 0 done, 1 the app or its surroundings failed, 2 wrong configuration or usage";
+
+fn command() -> Command {
+    Command::new("wasgi")
+        .about(ABOUT)
+        .after_help(EXAMPLES)
+        .disable_version_flag(true)
+        .arg_required_else_help(true)
+        .arg(
+            Arg::new("version")
+                .short('V')
+                .long("version")
+                .action(ArgAction::SetTrue)
+                .help("Name the versions of wasgi, CPython and wasmtime"),
+        )
+        .subcommand(serve::command())
+        .subcommand(check::command())
+        .subcommand(python::command())
+}
+
+fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let result = match matches.subcommand() {
+        Some(("serve", matches)) => serve::run(matches),
+        Some(("check", matches)) => check::run(matches),
+        Some(("python", matches)) => python::run(matches),
+        _ => {
+            println!("{}", interpreter::versions());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|failure: Failure| {
+        eprintln!("{failure}");
+        failure.exit_code()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

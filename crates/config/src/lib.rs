@@ -78,7 +78,7 @@ pub fn load_without_app(overrides: &Overrides) -> Result<WithoutApp, Errors> {
     let mut resolver = resolver(None, &|_| None)?;
     resolver.problems = overrides.apply(&mut raw);
     let files = resolver
-        .grants(&raw, "/lib")
+        .grants(&raw, &[])
         .into_iter()
         .map(|(grant, _)| grant)
         .collect();

@@ -45,7 +45,7 @@ impl Resolver<'_> {
         let env = self.environment(raw);
         let http = self.addresses(raw);
         let limits = self.limits(raw);
-        let files = self.grants(raw, "/app");
+        let files = self.grants(raw, &["/app", "/tmp"]);
         for (grant, typed) in &files {
             let code = root
                 .iter()
@@ -387,9 +387,9 @@ impl Resolver<'_> {
         limits
     }
 
-    /// The folders granted. `root` is where the app's own code is seen: nothing may take its place, though a grant may
-    /// lie within it, as Flask's instance folder does.
-    pub(crate) fn grants<'r>(&mut self, raw: &'r Raw, root: &str) -> Vec<(Grant, &'r RawGrant)> {
+    /// The folders granted. Nothing may take the place of those in `own`, though a grant may lie within one, as Flask's
+    /// instance folder does.
+    pub(crate) fn grants<'r>(&mut self, raw: &'r Raw, own: &[&str]) -> Vec<(Grant, &'r RawGrant)> {
         let mut grants: Vec<(Grant, &RawGrant)> = Vec::new();
         for typed in &raw.files {
             let guest = typed.guest.value.as_str();
@@ -399,12 +399,11 @@ impl Resolver<'_> {
                     "choose another path, such as \"/data\"".into(),
                 )),
                 Err(hint) => Some((format!("`{guest}` is not an absolute, plain path"), hint)),
-                Ok(()) if guest == "/tmp" => Some((
-                    "each worker has a `/tmp` of its own".to_owned(),
-                    "choose another path, such as \"/data\"".into(),
-                )),
-                Ok(()) if guest == root => Some((
-                    format!("`{guest}` is where the app's root is seen"),
+                Ok(()) if own.contains(&guest) => Some((
+                    match guest {
+                        "/tmp" => "each worker has a `/tmp` of its own".to_owned(),
+                        _ => format!("`{guest}` is where the app's root is seen"),
+                    },
                     "choose another path, such as \"/data\"".into(),
                 )),
                 Ok(()) if TAKEN.iter().any(|taken| Path::new(guest).starts_with(taken)) => Some((

@@ -1,0 +1,166 @@
+//! From the configuration to the engine's terms: where in the guest the app's folders are seen.
+
+use std::path::Path;
+
+use wasgi_config::{Config, Entry, Grant};
+use wasgi_engine::{AppSpec, Limits, Mount};
+
+/// Where the guest sees the app's root.
+const ROOT: &str = "/app";
+
+/// What the engine needs to know of the app.
+///
+/// The root is `/app`, read-only, first on `sys.path` and the working directory. Folders of python-path and the venv
+/// inside it are used there; the others are seen as `/path/0`, `/path/1`... and `/venv/lib/python3.13/site-packages`.
+pub(crate) fn spec(config: &Config) -> AppSpec {
+    let app = &config.app;
+    let mut mounts = vec![mount(&app.root, ROOT.to_owned())];
+    let mut see = |host: &Path, elsewhere: String| match inside(&app.root, host) {
+        Some(guest) => guest,
+        None => {
+            mounts.push(mount(host, elsewhere.clone()));
+            elsewhere
+        }
+    };
+    let mut sys_path = vec![ROOT.to_owned()];
+    for (index, folder) in app.python_path.iter().enumerate() {
+        sys_path.push(see(folder, format!("/path/{index}")));
+    }
+    let mut site_dirs = Vec::new();
+    for (index, folder) in app.venv.iter().enumerate() {
+        let version = folder
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
+        let name = version
+            .filter(|name| name.starts_with("python3."))
+            .map_or(index.to_string(), str::to_owned);
+        site_dirs.push(see(folder, format!("/venv/lib/{name}/site-packages")));
+    }
+    mounts.extend(grants(&config.files));
+    let entry = match &app.entry {
+        Entry::Module { module, callable } => wasgi_engine::Entry::Module {
+            module: module.clone(),
+            callable: callable.clone(),
+        },
+        Entry::File { path, callable } => {
+            let path = inside(&app.root, path).unwrap_or_else(|| path.to_string_lossy().into_owned());
+            wasgi_engine::Entry::File {
+                path,
+                callable: callable.clone(),
+            }
+        }
+    };
+    AppSpec {
+        name: app.name.clone(),
+        entry,
+        sys_path,
+        site_dirs,
+        mounts,
+        env: app.env.clone(),
+        working_dir: ROOT.to_owned(),
+        limits: limits(&config.limits),
+    }
+}
+
+/// The engine's share of the limits; the server keeps the others.
+pub(crate) fn limits(limits: &wasgi_config::Limits) -> Limits {
+    Limits {
+        time: limits.time,
+        start: limits.start_time,
+        memory: limits.memory,
+        ..Limits::default()
+    }
+}
+
+/// The folders of `[files]`.
+pub(crate) fn grants(files: &[Grant]) -> impl Iterator<Item = Mount> {
+    files.iter().map(|grant| Mount {
+        host: grant.path.clone(),
+        guest: grant.guest.clone(),
+        write: grant.write,
+    })
+}
+
+fn mount(host: &Path, guest: String) -> Mount {
+    Mount {
+        host: host.to_owned(),
+        guest,
+        write: false,
+    }
+}
+
+/// Where the guest sees `host` if it is in the app's root.
+fn inside(root: &Path, host: &Path) -> Option<String> {
+    let below = host.strip_prefix(root).ok()?.to_str()?;
+    Some(if below.is_empty() {
+        ROOT.to_owned()
+    } else {
+        format!("{ROOT}/{below}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use wasgi_config::{App, Listen};
+
+    use super::*;
+
+    #[test]
+    fn folders_in_the_root_are_used_there_and_others_get_a_place() {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let config = Config {
+            app: App {
+                name: "shop".to_owned(),
+                root: "/srv/shop".into(),
+                entry: Entry::File {
+                    path: "/srv/shop/web/wsgi.py".into(),
+                    callable: "app".to_owned(),
+                },
+                venv: paths(&["/srv/venv/lib/python3.13/site-packages"]),
+                python_path: paths(&["/srv/shop/packages", "/srv/common", "/srv/shop"]),
+                workers: 1,
+                max_requests: None,
+                env: vec![("A".to_owned(), "b".to_owned())],
+            },
+            listen: Listen { http: Vec::new() },
+            limits: wasgi_config::Limits::default(),
+            files: vec![Grant {
+                guest: "/data".to_owned(),
+                path: "/srv/data".into(),
+                write: true,
+            }],
+        };
+        let spec = spec(&config);
+        assert_eq!(spec.sys_path, ["/app", "/app/packages", "/path/1", "/app"]);
+        assert_eq!(spec.site_dirs, ["/venv/lib/python3.13/site-packages"]);
+        assert_eq!(
+            spec.entry,
+            wasgi_engine::Entry::File {
+                path: "/app/web/wsgi.py".to_owned(),
+                callable: "app".to_owned()
+            }
+        );
+        let mounts: Vec<_> = spec
+            .mounts
+            .iter()
+            .map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str(), mount.write))
+            .collect();
+        assert_eq!(
+            mounts,
+            [
+                ("/srv/shop", "/app", false),
+                ("/srv/common", "/path/1", false),
+                (
+                    "/srv/venv/lib/python3.13/site-packages",
+                    "/venv/lib/python3.13/site-packages",
+                    false
+                ),
+                ("/srv/data", "/data", true),
+            ]
+        );
+        assert_eq!((spec.working_dir.as_str(), spec.env.len()), ("/app", 1));
+    }
+}
