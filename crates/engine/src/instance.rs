@@ -55,6 +55,8 @@ impl End {
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Self::Crashed("stack overflow".into()),
+            // What C's abort() comes down to; CPython writes the reason to standard error first.
+            Some(Trap::UnreachableCodeReached) => Self::Crashed("abort".into()),
             Some(trap) => Self::Crashed(trap.to_string()),
             None => Self::Crashed(format!("{error:#}")),
         }
