@@ -108,7 +108,8 @@ class Handler:
 
     def log_exception(self, error):
         try:
-            traceback.print_exception(error)
+            # Only the innermost frames: a recursion with its limit lifted leaves millions.
+            traceback.print_exception(error, limit=-1000)
         except BaseException as second:
             # Out of memory, most likely; say what can still be said.
             sys.stderr.write(f"{type(error).__name__} (and {type(second).__name__} while logging it)\n")
