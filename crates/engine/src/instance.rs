@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, TypedFunc, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
@@ -52,6 +53,9 @@ impl End {
         }
         if let Some(I32Exit(code)) = error.downcast_ref() {
             return Self::Exited(*code);
+        }
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return Self::Crashed("too many open files".into());
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::StackOverflow) => Self::Crashed("stack overflow".into()),
