@@ -79,7 +79,7 @@ if ! install; then
     }
     install || {
         tail -n 15 "$log" >&2
-        say "apt-get could not install ${missing_packages[*]}; clang-19 is in Debian 12 (bookworm-updates or security) and later; log: $log"
+        say "apt-get could not install ${missing_packages[*]}; Debian 12 has clang-19 since its point releases of 2025, and later ones have it; log: $log"
         exit 1
     }
 fi

@@ -44,8 +44,9 @@ link_wasm() {
         -Wl,--export=__stack_pointer -Wl,--export-table \
         -o "$linked" "$WORK"/objects/entry/*.o "$WORK"/objects/modules/*.o \
         "libpython${PYVERSION%.*}.a" $(cat libs.txt) -L"$LIBS_DIR/lib" -lscrypt $GUEST_LIBS)
-    # The features are named because the target_features section of clang 19 is newer than the wasm-opt of Debian 12.
-    wasm-opt -O3 --strip-debug --strip-producers \
+    # -O2: 5 % smaller like -O3, in 8 s instead of 36; neither runs measurably faster than what clang -O3 gave. The features
+    # are named because wasm-opt of Debian 12 is older than clang 19's way of listing them.
+    wasm-opt -O2 --strip-debug --strip-producers \
         --enable-simd --enable-bulk-memory --enable-sign-ext --enable-mutable-globals --enable-nontrapping-float-to-int \
         --enable-multivalue --enable-reference-types \
         "$linked" -o "$WORK/python-optimised.wasm"

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # Left out: what needs a screen, a terminal, processes or pip, and the tests (they go to target/python/test).
-STDLIB_WITHOUT="test idlelib tkinter turtledemo turtle.py ensurepip venv lib2to3 pydoc_data curses msilib _pyrepl \
+STDLIB_WITHOUT="test idlelib tkinter turtledemo turtle.py ensurepip venv lib2to3 pydoc_data curses msilib \
 __phello__ _aix_support.py _ios_support.py _android_support.py"
 
 # compile_python FOLDER GUEST-FOLDER: .pyc files that name the guest's paths. Unchecked: the library is mounted read-only,

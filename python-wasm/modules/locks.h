@@ -27,6 +27,8 @@ int wasgi_fcntl(int fd, int command, ...);
 
 #ifdef SQLITE_OS_UNIX
 #define fcntl wasgi_fcntl
+/* On WASI SQLite would lock whole databases with a folder beside them, readers included. */
+#define SQLITE_DEFAULT_UNIX_VFS "unix"
 #endif
 
 #endif
