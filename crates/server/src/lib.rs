@@ -1,1 +1,22 @@
-//! .
+//! Takes requests off sockets, hands each to a worker, and sends what it replies.
+//!
+//! [`Listener`]s and a [`Site`] go into [`run`], which serves until it is told to stop. A [`Pool`] of workers, each an
+//! instance of the app, answers the requests; [`Log`] takes what is to be told.
+//!
+//! This crate knows HTTP, waiting and logging. It does not know wasmtime, configuration files, or what an environ
+//! holds.
+
+mod http;
+mod listener;
+mod log;
+mod request_id;
+mod run;
+mod runner;
+mod worker;
+
+pub use listener::{BindError, Listener};
+pub use log::{AccessFormat, Log};
+pub use request_id::RequestId;
+pub use run::{Site, run, runtime};
+pub use runner::{Report, Runner};
+pub use worker::{Busy, Pool};

@@ -1,0 +1,323 @@
+//! One request between the connection that brought it and the worker that handles it.
+//!
+//! The connection's task and the worker's meet here: the worker puts down the reply a piece at a time and takes up
+//! the body; the connection does the reverse. Either may leave early.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, RequestBody};
+
+/// The worker waits once this much of a reply waits for the peer.
+const ROOM_BYTES: usize = 64 << 10;
+
+/// ... or this many pieces, which cost more than their bytes.
+const ROOM_PIECES: usize = 32;
+
+/// One request on its way.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    reply: Mutex<Reply>,
+    body: Mutex<Body>,
+}
+
+#[derive(Debug, Default)]
+struct Body {
+    /// Until the reply is out or the peer gone.
+    incoming: Option<Incoming>,
+    /// The worker, when it waits for more.
+    worker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Reply {
+    head: Option<ReplyHead>,
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// The piece that is there is the whole body.
+    whole: bool,
+    end: Option<Result<(), Failure>>,
+    /// What the connection thinks of further pieces.
+    peer: PeerState,
+    connection: Option<Waker>,
+    worker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum PeerState {
+    #[default]
+    Takes,
+    /// It has all it is to get; the rest is dropped.
+    Served,
+    Gone,
+}
+
+/// How a reply starts.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// With this head; `Some` body if that is all of it.
+    Reply(ReplyHead, Option<Bytes>),
+    /// Not at all.
+    Failed(Failure),
+}
+
+impl Exchange {
+    pub(super) fn new(body: Option<Incoming>) -> Arc<Self> {
+        Arc::new(Self {
+            reply: Mutex::default(),
+            body: Mutex::new(Body {
+                incoming: body,
+                worker: None,
+            }),
+        })
+    }
+
+    fn reply(&self) -> MutexGuard<'_, Reply> {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn body(&self) -> MutexGuard<'_, Body> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reply's start; ready once it is clear whether the whole reply is there.
+    pub(super) fn poll_start(&self, cx: &mut Context<'_>) -> Poll<Start> {
+        let mut reply = self.reply();
+        match &reply.end {
+            Some(Err(failure)) if reply.pieces.is_empty() => {
+                return Poll::Ready(Start::Failed(failure.clone()));
+            }
+            None if reply.pieces.is_empty() => {
+                reply.wait(cx);
+                return Poll::Pending;
+            }
+            Some(_) | None => {}
+        }
+        let Some(head) = reply.head.take() else {
+            // The engine's mistake, not the app's: a reply without a head.
+            return Poll::Ready(Start::Failed(Failure::BadReply("it has no head".to_owned())));
+        };
+        let all = if reply.pieces.is_empty() {
+            Some(Bytes::new())
+        } else if reply.whole && reply.pieces.len() == 1 {
+            reply.bytes = 0;
+            reply.pieces.pop_front()
+        } else {
+            None
+        };
+        Poll::Ready(Start::Reply(head, all))
+    }
+
+    /// The next piece of the reply's body; `None` at its end, an error if it has none.
+    pub(super) fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
+        let mut reply = self.reply();
+        if let Some(piece) = reply.pieces.pop_front() {
+            reply.bytes -= piece.len();
+            let worker = reply.worker.take();
+            drop(reply);
+            wake(worker);
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match &reply.end {
+            Some(Ok(())) => Poll::Ready(None),
+            Some(Err(failure)) => Poll::Ready(Some(Err(failure.clone()))),
+            None => {
+                reply.wait(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The connection is done with this request: the peer has the reply, or is gone. Frees hyper from the body.
+    pub(super) fn leave(&self, served: bool) {
+        let worker = {
+            let mut reply = self.reply();
+            reply.peer = if served {
+                PeerState::Served
+            } else {
+                PeerState::Gone
+            };
+            reply.pieces.clear();
+            reply.bytes = 0;
+            reply.worker.take()
+        };
+        wake(worker);
+        let body = std::mem::take(&mut *self.body());
+        wake(body.worker);
+    }
+}
+
+impl Reply {
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        match &mut self.connection {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.connection = Some(cx.waker().clone()),
+        }
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// The worker's end of the reply.
+#[derive(Debug)]
+pub(super) struct Sink(pub(super) Arc<Exchange>);
+
+impl Sink {
+    fn end(&self, end: Result<(), Failure>) {
+        let connection = {
+            let mut reply = self.0.reply();
+            if reply.end.is_some() {
+                return;
+            }
+            reply.end = Some(end);
+            reply.connection.take()
+        };
+        wake(connection);
+    }
+}
+
+impl ReplySink for Sink {
+    fn head(&mut self, head: ReplyHead) {
+        // Told with the first piece: PEP 3333 has the head wait for it, and one wake-up serves both.
+        self.0.reply().head = Some(head);
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PeerGone>> {
+        let mut reply = self.0.reply();
+        match reply.peer {
+            PeerState::Gone => Poll::Ready(Err(PeerGone)),
+            PeerState::Served => Poll::Ready(Ok(())),
+            PeerState::Takes if reply.bytes < ROOM_BYTES && reply.pieces.len() < ROOM_PIECES => {
+                Poll::Ready(Ok(()))
+            }
+            PeerState::Takes => {
+                reply.worker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn chunk(&mut self, data: Bytes, last: bool) {
+        let connection = {
+            let mut reply = self.0.reply();
+            if reply.peer != PeerState::Takes || data.is_empty() {
+                return;
+            }
+            reply.whole = last && reply.pieces.is_empty();
+            reply.bytes += data.len();
+            reply.pieces.push_back(data);
+            reply.connection.take()
+        };
+        wake(connection);
+    }
+
+    fn finish(&mut self) {
+        self.end(Ok(()));
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.end(Err(failure));
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // Only if the worker's task was ended or panicked.
+        self.end(Err(Failure::Crashed("the worker was stopped".to_owned())));
+    }
+}
+
+/// The worker's end of the body.
+#[derive(Debug)]
+pub(super) struct Input {
+    exchange: Arc<Exchange>,
+    /// Bytes until the `request-body` limit.
+    left: u64,
+    /// What has been told and is told again.
+    ended: Option<Result<(), BodyError>>,
+}
+
+impl Input {
+    pub(super) fn new(exchange: Arc<Exchange>, limit: u64) -> Self {
+        Self {
+            exchange,
+            left: limit,
+            ended: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let mut body = self.exchange.body();
+        let Some(incoming) = &mut body.incoming else {
+            return Poll::Ready(Some(Err(BodyError::PeerGone)));
+        };
+        loop {
+            let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending => {
+                    // `leave` takes the body away, and with it hyper's means to wake this task.
+                    body.worker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(why(&error)))),
+                Poll::Ready(Some(Ok(frame))) => frame,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            let Some(left) = self.left.checked_sub(data.len() as u64) else {
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            };
+            self.left = left;
+            return Poll::Ready(Some(Ok(data)));
+        }
+    }
+}
+
+impl RequestBody for Input {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if self.ended.is_none() {
+            match self.poll(cx) {
+                Poll::Ready(None) => self.ended = Some(Ok(())),
+                Poll::Ready(Some(Err(error))) => self.ended = Some(Err(error)),
+                other => return other,
+            }
+        }
+        Poll::Ready(match self.ended {
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(())) | None => None,
+        })
+    }
+}
+
+/// A request that has no body.
+#[derive(Debug)]
+pub(super) struct NoInput;
+
+impl RequestBody for NoInput {
+    fn poll_chunk(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(None)
+    }
+}
+
+fn why(error: &hyper::Error) -> BodyError {
+    let source = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    match source.map(io::Error::kind) {
+        Some(io::ErrorKind::TimedOut) => BodyError::TimedOut,
+        _ => BodyError::PeerGone,
+    }
+}

@@ -1,0 +1,388 @@
+//! Replies as hyper takes them: framing made right, lengths enforced, failures made into statuses.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
+use wasgi_engine::{BodyError, Failure, ReplyHead};
+use wasgi_protocol::http::Head;
+
+use super::exchange::Exchange;
+use super::service::Connection;
+use crate::log::Access;
+use crate::request_id::RequestId;
+
+/// The connection ends here, without (the rest of) a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the reply is not completed")]
+pub(super) struct Cut;
+
+/// What a request becomes in the access log. Dropping it ends the request's turn on its connection.
+#[derive(Debug)]
+pub(super) struct Record {
+    connection: Arc<Connection>,
+    pub(super) head: Option<Head>,
+    pub(super) id: RequestId,
+    pub(super) worker: Option<u32>,
+    started: Instant,
+    status: u16,
+    bytes: u64,
+}
+
+impl Record {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            connection,
+            head: None,
+            id: RequestId::random(),
+            worker: None,
+            started: Instant::now(),
+            status: 0,
+            bytes: 0,
+        }
+    }
+
+    fn is_head(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.method() == b"HEAD")
+    }
+
+    fn warn(&self, what: std::fmt::Arguments<'_>) {
+        let (app, id) = (&self.connection.app, self.id);
+        self.connection.log.warn(format_args!("app {app} [{id}]: {what}"));
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.connection.turns.end();
+        self.connection.log.access(&Access {
+            remote: &self.connection.peer.remote.0,
+            head: self.head.as_ref(),
+            status: if self.status == 0 { 499 } else { self.status },
+            bytes: self.bytes,
+            time: self.started.elapsed(),
+            worker: self.worker,
+            id: self.id,
+        });
+    }
+}
+
+/// The status of a failure whose head has not gone out; `None` when nobody is there to read it.
+pub(super) fn status(failure: &Failure) -> Option<StatusCode> {
+    match failure {
+        Failure::App | Failure::BadReply(_) | Failure::Exited(_) | Failure::Crashed(_) => {
+            Some(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+        Failure::TimeLimit => Some(StatusCode::GATEWAY_TIMEOUT),
+        Failure::Body(BodyError::TooLarge) => Some(StatusCode::PAYLOAD_TOO_LARGE),
+        Failure::Body(BodyError::TimedOut) => Some(StatusCode::REQUEST_TIMEOUT),
+        Failure::Body(BodyError::PeerGone) => None,
+    }
+}
+
+/// A reply of the server's own: the status, what is wrong in words, and the request's id.
+pub(super) fn own(mut record: Record, status: StatusCode, what: Option<&str>) -> Response<ReplyBody> {
+    let mut text = status.to_string();
+    if let Some(what) = what {
+        text.push_str(": ");
+        text.push_str(what);
+    }
+    text.push_str("\nrequest ");
+    text.push_str(record.id.as_str());
+    text.push('\n');
+    record.status = status.as_u16();
+    let body = if record.is_head() {
+        Body::Empty
+    } else {
+        Body::Whole(Some(Bytes::from(text)))
+    };
+    let mut response = Response::new(ReplyBody {
+        body,
+        exchange: None,
+        record,
+    });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::SERVER, SERVER);
+    response
+}
+
+/// [`own`], with `Retry-After`, rounded up to seconds.
+pub(super) fn retry_later(record: Record, what: &str, after: Duration) -> Response<ReplyBody> {
+    let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+    let mut response = own(record, StatusCode::SERVICE_UNAVAILABLE, Some(what));
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// [`own`], after which the connection is closed: what the peer still sends is not read.
+pub(super) fn own_and_close(record: Record, status: StatusCode, what: Option<&str>) -> Response<ReplyBody> {
+    let mut response = own(record, status, what);
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+const SERVER: HeaderValue = HeaderValue::from_static("wasgi");
+
+/// The app's reply. `all` is its body, if it has come as one piece.
+///
+/// Framing is the server's: the body of a reply to HEAD, or with 204, 205 or 304, is dropped; a Content-Length of the
+/// app's holds, too long a body is cut to it and too short a one ends the connection; a body of one piece gets its
+/// length told; any other is chunked, or ended by closing for HTTP/1.0 (hyper sees to that).
+pub(super) fn of_app(
+    head: ReplyHead,
+    all: Option<Bytes>,
+    mut record: Record,
+    exchange: Arc<Exchange>,
+) -> Response<ReplyBody> {
+    let (mut headers, length) = match header_map(head.headers) {
+        Ok(headers) => headers,
+        Err(what) => {
+            exchange.leave(true);
+            record.warn(format_args!("{}", Failure::BadReply(what.to_owned())));
+            return own(record, StatusCode::INTERNAL_SERVER_ERROR, None);
+        }
+    };
+    let status = match StatusCode::from_u16(head.status) {
+        Ok(status) if !status.is_informational() => status,
+        _ => {
+            exchange.leave(true);
+            record.warn(format_args!(
+                "{}",
+                Failure::BadReply(format!("its status is {}", head.status))
+            ));
+            return own(record, StatusCode::INTERNAL_SERVER_ERROR, None);
+        }
+    };
+    record.status = status.as_u16();
+
+    let no_body = matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let body = if no_body {
+        Body::Empty
+    } else if record.is_head() {
+        // An empty body may be an app's own answer to HEAD: it says nothing of the length GET would have.
+        let told = length.or(all
+            .as_ref()
+            .map(|all| all.len() as u64)
+            .filter(|&length| length > 0));
+        if let Some(length) = told {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Body::Empty
+    } else {
+        match (all, length) {
+            (Some(all), None) => Body::Whole(Some(all)),
+            (Some(all), Some(length)) if all.len() as u64 == length => Body::Whole(Some(all)),
+            (first, length) => Body::Stream(Stream {
+                first: first.filter(|first| !first.is_empty()),
+                left: length,
+                length,
+                cut: false,
+            }),
+        }
+    };
+    let mut response = Response::new(ReplyBody {
+        body,
+        exchange: Some(exchange),
+        record,
+    });
+    *response.status_mut() = status;
+    if !headers.contains_key(header::SERVER) {
+        headers.insert(header::SERVER, SERVER);
+    }
+    *response.headers_mut() = headers;
+    if !head.reason.is_empty()
+        && status
+            .canonical_reason()
+            .is_none_or(|reason| reason.as_bytes() != head.reason)
+    {
+        // What hyper refuses here (control characters) the engine has refused before.
+        if let Ok(reason) = ReasonPhrase::try_from(head.reason) {
+            response.extensions_mut().insert(reason);
+        }
+    }
+    response
+}
+
+/// The app's fields for hyper, without those that frame the body, and the length they tell.
+fn header_map(fields: Vec<(Bytes, Bytes)>) -> Result<(HeaderMap, Option<u64>), &'static str> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + 2);
+    let mut length = None;
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(&name).map_err(|_| "a header's name is malformed")?;
+        if name == header::CONTENT_LENGTH {
+            let text = str::from_utf8(&value)
+                .ok()
+                .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            let number = text
+                .and_then(|text| text.parse::<u64>().ok())
+                .ok_or("its Content-Length is not a number")?;
+            if length.replace(number).is_some_and(|before| before != number) {
+                return Err("it has two different Content-Lengths");
+            }
+            continue;
+        }
+        // PEP 3333 "Other HTTP Features" forbids them; the engine has refused them before.
+        if [
+            header::TRANSFER_ENCODING,
+            header::CONNECTION,
+            header::UPGRADE,
+            header::TRAILER,
+        ]
+        .contains(&name)
+        {
+            continue;
+        }
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| "a header's value is malformed")?;
+        headers.append(name, value);
+    }
+    Ok((headers, length))
+}
+
+/// The body of a reply. Dropping it ends the request for its worker and in the log.
+#[derive(Debug)]
+pub(super) struct ReplyBody {
+    body: Body,
+    exchange: Option<Arc<Exchange>>,
+    record: Record,
+}
+
+#[derive(Debug)]
+enum Body {
+    Empty,
+    /// One piece; `None` once it has been taken.
+    Whole(Option<Bytes>),
+    Stream(Stream),
+}
+
+#[derive(Debug)]
+struct Stream {
+    /// A piece that was taken off the exchange already.
+    first: Option<Bytes>,
+    /// Bytes to come by the app's Content-Length.
+    left: Option<u64>,
+    length: Option<u64>,
+    /// The reply fails once what there is has gone out.
+    cut: bool,
+}
+
+impl ReplyBody {
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let Body::Stream(stream) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        if stream.cut {
+            return Poll::Ready(Some(Err(Cut)));
+        }
+        if stream.left == Some(0) {
+            return Poll::Ready(None);
+        }
+        let piece = match (stream.first.take(), &self.exchange) {
+            (Some(first), _) => Some(Ok(first)),
+            (None, Some(exchange)) => ready!(exchange.poll_piece(cx)),
+            (None, None) => None,
+        };
+        match (piece, stream.left) {
+            (Some(Ok(piece)), None) => return Poll::Ready(Some(Ok(piece))),
+            (Some(Ok(mut piece)), Some(left)) => {
+                let size = piece.len() as u64;
+                stream.left = Some(left.saturating_sub(size));
+                if size > left {
+                    // Less than `size`, which is a usize.
+                    piece.truncate(left as usize);
+                    let length = stream.length.unwrap_or_default();
+                    self.record.warn(format_args!(
+                        "the reply is longer than its Content-Length of {length}; the rest is dropped"
+                    ));
+                }
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            (None, None) => return Poll::Ready(None),
+            (None, Some(left)) => {
+                let length = stream.length.unwrap_or_default();
+                let sent = length - left;
+                self.record.warn(format_args!(
+                    "the reply ended after {sent} of the {length} bytes its Content-Length tells; the connection is cut"
+                ));
+            }
+            (Some(Err(failure)), _) => {
+                self.record
+                    .warn(format_args!("{failure}, within the reply; the connection is cut"));
+            }
+        }
+        // The error makes hyper drop what it has not written: let it write first.
+        if let Body::Stream(stream) = &mut self.body {
+            stream.cut = true;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Whether the peer gets all it is to get from what hyper has.
+    fn is_served(&self) -> bool {
+        match &self.body {
+            Body::Empty => true,
+            Body::Whole(piece) => piece.is_none(),
+            Body::Stream(stream) => stream.left == Some(0),
+        }
+    }
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        let piece = match &mut this.body {
+            Body::Empty => None,
+            Body::Whole(piece) => piece.take().map(Ok),
+            Body::Stream(_) => ready!(this.poll_stream(cx)),
+        };
+        if let Some(Ok(piece)) = &piece {
+            this.record.bytes += piece.len() as u64;
+        }
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Body::Empty => true,
+            Body::Whole(piece) => piece.as_ref().is_none_or(Bytes::is_empty),
+            Body::Stream(stream) => stream.left == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Body::Empty => SizeHint::with_exact(0),
+            Body::Whole(piece) => SizeHint::with_exact(piece.as_ref().map_or(0, |piece| piece.len() as u64)),
+            Body::Stream(stream) => stream.left.map(SizeHint::with_exact).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.leave(self.is_served());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One request: verdict, limits, environ, worker, reply.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request as HttpRequest, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use wasgi_engine::{BodyError, Failure, Request, RequestBody};
+use wasgi_protocol::http::{Body, Connection as EnvironConnection};
+
+use super::exchange::{Exchange, Input, NoInput, Sink, Start};
+use super::reply::{Cut, Record, ReplyBody, of_app, own, own_and_close, retry_later, status};
+use super::turns::{Refused, Turns};
+use super::wire::Wire;
+use crate::log::Log;
+use crate::run::Site;
+use crate::runner::Runner;
+
+/// What hyper may hold of a reply that its peer is slow to take.
+const WRITE_BUFFER: usize = 64 << 10;
+
+/// Who is at the other end, as the environ and the log have it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Address and port; empty on a unix socket.
+    pub(crate) remote: (String, String),
+    /// What it connected to; `None` on a unix socket.
+    pub(crate) server: Option<(String, String)>,
+}
+
+impl Peer {
+    /// A TCP peer. IPv4 addresses that came in through an IPv6 socket are told as IPv4.
+    pub(crate) fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
+        let text = |address: SocketAddr| {
+            (
+                address.ip().to_canonical().to_string(),
+                address.port().to_string(),
+            )
+        };
+        Self {
+            remote: text(remote),
+            server: Some(text(local)),
+        }
+    }
+
+    pub(crate) fn unix() -> Self {
+        Self {
+            remote: Default::default(),
+            server: None,
+        }
+    }
+}
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) app: String,
+    pub(super) peer: Peer,
+    pub(super) log: Log,
+    pub(super) turns: Arc<Turns>,
+}
+
+/// Serves one connection until it ends. When `stop` becomes true the request that runs is finished, and no other is
+/// taken.
+pub(crate) async fn serve<S, R>(stream: S, peer: Peer, site: Arc<Site<R>>, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Runner,
+{
+    let turns = Arc::new(Turns::default());
+    let wire = Wire::new(stream, Arc::clone(&turns), &site.limits);
+    let (app, log) = (site.pool.name().to_owned(), site.log.clone());
+    let connection = Arc::new(Connection {
+        app,
+        peer,
+        log,
+        turns,
+    });
+    let service = service_fn(|request: HttpRequest<Incoming>| {
+        answer(Arc::clone(&site), Arc::clone(&connection), request.into_body())
+    });
+    // The wire has timeouts of its own.
+    let served = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(WRITE_BUFFER)
+        .serve_connection(wire, service);
+    tokio::pin!(served);
+    // Errors are peers that went away, or replies that were cut and logged.
+    tokio::select! {
+        _ = &mut served => return,
+        _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
+
+async fn answer<R: Runner>(
+    site: Arc<Site<R>>,
+    connection: Arc<Connection>,
+    incoming: Incoming,
+) -> Result<Response<ReplyBody>, Cut> {
+    let mut record = Record::new(Arc::clone(&connection));
+    let head = match connection.turns.verdict() {
+        Some(Ok(head)) => head,
+        Some(Err(Refused::Invalid(refusal))) => {
+            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            return Ok(own(record, status, Some(&refusal.to_string())));
+        }
+        Some(Err(Refused::TimedOut)) => {
+            return Ok(own(
+                record,
+                StatusCode::REQUEST_TIMEOUT,
+                Some("the request's head took too long"),
+            ));
+        }
+        // hyper has found a request that the wire did not hand it.
+        None => return Err(Cut),
+    };
+    let (body, limit) = (head.body(), site.limits.request_body);
+    let peer = &connection.peer;
+    let environ = head.environ(&EnvironConnection {
+        scheme: "http",
+        remote: (&peer.remote.0, &peer.remote.1),
+        server: peer.server.as_ref().map(|server| (&*server.0, &*server.1)),
+    });
+    record.head = Some(head);
+    if matches!(body, Body::Length(length) if length > limit) {
+        let what = BodyError::TooLarge.to_string();
+        return Ok(own_and_close(record, StatusCode::PAYLOAD_TOO_LARGE, Some(&what)));
+    }
+    let environ = match environ {
+        Ok(environ) => environ,
+        Err(too_long) => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Ok(own_and_close(record, status, Some(&too_long.to_string())));
+        }
+    };
+
+    let lease = match site.pool.checkout().await {
+        Ok(lease) => lease,
+        Err(busy) => return Ok(retry_later(record, &busy.to_string(), site.pool.retry_after())),
+    };
+    record.worker = Some(lease.number());
+
+    let has_body = !matches!(body, Body::Absent | Body::Length(0));
+    let exchange = Exchange::new(has_body.then_some(incoming));
+    let input: Box<dyn RequestBody> = if has_body {
+        Box::new(Input::new(Arc::clone(&exchange), limit))
+    } else {
+        Box::new(NoInput)
+    };
+    let request = Request {
+        environ,
+        id: record.id.to_string(),
+        body: input,
+        reply: Box::new(Sink(Arc::clone(&exchange))),
+    };
+    // In a task of its own: it outlives a peer that goes away, and the reply, since the app's `close()` comes after.
+    tokio::spawn(lease.handle(request));
+
+    let waiting = Leaving(Some(exchange));
+    let start = poll_fn(|cx| waiting.exchange().poll_start(cx)).await;
+    let exchange = waiting.stay();
+    match start {
+        Start::Reply(head, all) => Ok(of_app(head, all, record, exchange)),
+        Start::Failed(failure) => {
+            exchange.leave(true);
+            failed(&connection, record, &failure)
+        }
+    }
+}
+
+/// The answer for a request that the app gave no reply to.
+fn failed(connection: &Connection, record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut> {
+    match failure {
+        // Told by its traceback.
+        Failure::App => {}
+        // Told by the access line.
+        Failure::Body(_) => {}
+        Failure::BadReply(_) | Failure::TimeLimit | Failure::Exited(_) | Failure::Crashed(_) => {
+            connection
+                .log
+                .warn(format_args!("app {} [{}]: {failure}", connection.app, record.id));
+        }
+    }
+    match (status(failure), connection.turns.broken(), failure) {
+        // Whoever broke the framing is still there.
+        (None, Some(refusal), _) => Ok(own_and_close(
+            record,
+            StatusCode::BAD_REQUEST,
+            Some(&refusal.to_string()),
+        )),
+        (None, None, _) => Err(Cut),
+        (Some(status), _, Failure::Body(error)) => {
+            Ok(own_and_close(record, status, Some(&error.to_string())))
+        }
+        (Some(status), _, _) => Ok(own(record, status, None)),
+    }
+}
+
+/// Tells the worker when the peer goes away before there is a reply.
+struct Leaving(Option<Arc<Exchange>>);
+
+impl Leaving {
+    fn exchange(&self) -> &Exchange {
+        self.0
+            .as_ref()
+            .expect("only `stay` takes it, and it takes `self`")
+    }
+
+    fn stay(mut self) -> Arc<Exchange> {
+        self.0.take().expect("only `stay` takes it, and it takes `self`")
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.0 {
+            exchange.leave(false);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Sockets that take connections.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream as BlockingUnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
+use wasgi_config::Address;
+
+/// Connections the system holds until they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// Who may connect to a unix socket: its user and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// A bound socket. `Display` gives where it is: `http://127.0.0.1:8000` or `unix:/run/hello.sock`.
+#[derive(Debug)]
+pub struct Listener {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp {
+        listener: TcpListener,
+        local: SocketAddr,
+    },
+    Unix {
+        listener: UnixListener,
+        file: SocketFile,
+    },
+}
+
+/// A connection that was taken.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+}
+
+/// Why a listener could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The host name has no address.
+    #[error("cannot listen on {address}: the host name cannot be resolved")]
+    Resolve {
+        /// The address as configured.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The system refused.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address as configured.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A server answers on the unix socket.
+    #[error("cannot listen on unix:{}: another process is listening there", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// There is a file, and it is no socket.
+    #[error("cannot listen on unix:{}: there is a file that is not a socket", path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Listener {
+    /// Binds a socket and starts to listen: connections wait in the backlog until [`run`](crate::run) takes them.
+    ///
+    /// A host name is bound at the first of its addresses that can be. The file of a unix socket whose server is gone
+    /// is replaced; the new one may be connected to by its user and group (mode 0660), and is removed when the
+    /// listener is dropped, if it still is this listener's.
+    ///
+    /// # Errors
+    /// As [`BindError`] lists.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn bind(address: &Address) -> Result<Self, BindError> {
+        match address {
+            Address::Tcp { host, port } => bind_tcp(host, *port, address).await,
+            Address::Unix(path) => bind_unix(path, address),
+        }
+    }
+
+    /// The port that was bound, for TCP.
+    pub fn port(&self) -> Option<u16> {
+        match &self.kind {
+            Kind::Tcp { local, .. } => Some(local.port()),
+            Kind::Unix { .. } => None,
+        }
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match &self.kind {
+            Kind::Tcp { listener, .. } => {
+                let (stream, peer) = listener.accept().await?;
+                // Replies are written whole: waiting for more to send with them only delays them.
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, peer))
+            }
+            Kind::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Tcp { local, .. } => write!(f, "http://{local}"),
+            Kind::Unix { file, .. } => write!(f, "unix:{}", file.path.display()),
+        }
+    }
+}
+
+async fn bind_tcp(host: &str, port: u16, address: &Address) -> Result<Listener, BindError> {
+    let found = lookup_host((host, port))
+        .await
+        .map_err(|source| BindError::Resolve {
+            address: address.to_string(),
+            source,
+        })?;
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name has no address");
+    for one in found {
+        match listen_tcp(one) {
+            Ok(kind) => return Ok(Listener { kind }),
+            Err(error) => last = error,
+        }
+    }
+    Err(BindError::Bind {
+        address: address.to_string(),
+        source: last,
+    })
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<Kind> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restarted server must not wait for the old one's connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(BACKLOG)?;
+    let local = listener.local_addr()?;
+    Ok(Kind::Tcp { listener, local })
+}
+
+fn bind_unix(path: &Path, address: &Address) -> Result<Listener, BindError> {
+    let failed = |source| BindError::Bind {
+        address: address.to_string(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(BindError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => match BlockingUnixStream::connect(path) {
+            Ok(_) => {
+                return Err(BindError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            // Gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A full backlog, say: somebody is there.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(BindError::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(failed(error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let file = SocketFile::of(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    Ok(Listener {
+        kind: Kind::Unix { listener, file },
+    })
+}
+
+/// The file of a unix socket; removed when dropped, unless another has taken its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (device, inode) = identity(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            device,
+            inode,
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == (self.device, self.inode)) {
+            // Too late to tell anybody.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix(path: &Path) -> Address {
+        Address::Unix(path.to_owned())
+    }
+
+    #[tokio::test]
+    async fn port_0_becomes_a_real_port() {
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let port = listener.port().unwrap();
+        assert_ne!(port, 0);
+        assert_eq!(listener.to_string(), format!("http://127.0.0.1:{port}"));
+        let error = Listener::bind(&format!("127.0.0.1:{port}").parse().unwrap())
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot listen on 127.0.0.1:{port}"));
+    }
+
+    #[tokio::test]
+    async fn a_live_unix_socket_is_refused_and_a_stale_one_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let listener = Listener::bind(&unix(&path)).await.unwrap();
+        assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert!(matches!(
+            Listener::bind(&unix(&path)).await,
+            Err(BindError::InUse { .. })
+        ));
+        drop(listener);
+        assert!(!path.exists());
+
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves the file of a closed socket");
+        let listener = Listener::bind(&unix(&path)).await.unwrap();
+        assert!(BlockingUnixStream::connect(&path).is_ok());
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_somebody_else_is_neither_replaced_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(
+            Listener::bind(&unix(&path)).await,
+            Err(BindError::NotASocket { .. })
+        ));
+        fs::remove_file(&path).unwrap();
+
+        let listener = Listener::bind(&unix(&path)).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(listener);
+        assert!(path.exists());
+        drop(other);
+    }
+}

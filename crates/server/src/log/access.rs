@@ -1,0 +1,171 @@
+//! The access log: one line per request, when its reply has gone out or its peer has.
+
+use std::fmt::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use wasgi_protocol::http::Head;
+
+use super::date::DateCache;
+use super::escape::{json, quoted};
+use crate::request_id::RequestId;
+
+/// How access lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// Not at all.
+    Off,
+    /// The combined log format, then time, worker and request id:
+    /// `127.0.0.1 - - [31/Jul/2026:09:05:00 +0000] "GET / HTTP/1.1" 200 12 "-" "curl/8.5" 1.8ms worker=1 id=k3j9x2...`
+    #[default]
+    Combined,
+    /// A JSON object per line.
+    Json,
+}
+
+impl FromStr for AccessFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(AccessFormat::Off),
+            "combined" => Ok(AccessFormat::Combined),
+            "json" => Ok(AccessFormat::Json),
+            _ => Err(format!("`{text}` is none of off, combined, json")),
+        }
+    }
+}
+
+/// What is told of one request.
+pub(crate) struct Access<'a> {
+    /// The peer's address, empty on a unix socket.
+    pub(crate) remote: &'a str,
+    /// `None` if the head was refused.
+    pub(crate) head: Option<&'a Head>,
+    /// 499 when the peer went away before there was a status, as nginx has it.
+    pub(crate) status: u16,
+    /// Bytes of the reply's body.
+    pub(crate) bytes: u64,
+    /// From the complete head to the end of the reply.
+    pub(crate) time: Duration,
+    pub(crate) worker: Option<u32>,
+    pub(crate) id: RequestId,
+}
+
+impl Access<'_> {
+    pub(super) fn combined(&self, dates: &mut DateCache, line: &mut String) {
+        let remote = if self.remote.is_empty() { "-" } else { self.remote };
+        let _ = write!(line, "{remote} - - [{}] \"", dates.common());
+        match self.head {
+            Some(head) => {
+                quoted(line, head.method());
+                line.push(' ');
+                quoted(line, head.target());
+                let _ = write!(line, " HTTP/1.{}", head.minor_version());
+            }
+            None => line.push('-'),
+        }
+        let _ = write!(line, "\" {} {} \"", self.status, self.bytes);
+        quoted(line, self.field("referer").unwrap_or(b"-"));
+        line.push_str("\" \"");
+        quoted(line, self.field("user-agent").unwrap_or(b"-"));
+        let _ = write!(line, "\" {}ms worker=", Milliseconds(self.time));
+        let _ = match self.worker {
+            Some(worker) => write!(line, "{worker}"),
+            None => write!(line, "-"),
+        };
+        let _ = write!(line, " id={}", self.id);
+    }
+
+    pub(super) fn json(&self, dates: &mut DateCache, line: &mut String) {
+        let _ = write!(line, "{{\"time\":\"{}\",\"remote\":", dates.rfc3339());
+        json(line, self.remote.as_bytes());
+        if let Some(head) = self.head {
+            line.push_str(",\"method\":");
+            json(line, head.method());
+            line.push_str(",\"target\":");
+            json(line, head.target());
+            let _ = write!(line, ",\"protocol\":\"HTTP/1.{}\"", head.minor_version());
+        }
+        let _ = write!(line, ",\"status\":{},\"bytes\":{}", self.status, self.bytes);
+        for (key, name) in [("referer", "referer"), ("user_agent", "user-agent")] {
+            if let Some(value) = self.field(name) {
+                let _ = write!(line, ",\"{key}\":");
+                json(line, value);
+            }
+        }
+        let _ = write!(line, ",\"ms\":{}", Milliseconds(self.time));
+        if let Some(worker) = self.worker {
+            let _ = write!(line, ",\"worker\":{worker}");
+        }
+        let _ = write!(line, ",\"id\":\"{}\"}}", self.id);
+    }
+
+    fn field(&self, name: &str) -> Option<&[u8]> {
+        self.head?.field(name)
+    }
+}
+
+/// `12.345`, without the cost of formatting a float.
+struct Milliseconds(Duration);
+
+impl std::fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasgi_protocol::http::{Guard, Limits, Step};
+
+    fn line(head: &str, format: AccessFormat) -> String {
+        let Step::Head { head, .. } = Guard::new(Limits { head: 1000 }).step(head.as_bytes()) else {
+            panic!()
+        };
+        let access = Access {
+            remote: "192.0.2.1",
+            head: Some(&head),
+            status: 200,
+            bytes: 12,
+            time: Duration::from_micros(1_042),
+            worker: Some(3),
+            id: RequestId::random(),
+        };
+        let (mut line, mut dates) = (String::new(), DateCache::default());
+        match format {
+            AccessFormat::Json => access.json(&mut dates, &mut line),
+            _ => access.combined(&mut dates, &mut line),
+        }
+        let (date, id) = (dates.common().to_owned(), access.id.to_string());
+        line.replace(&date, "DATE")
+            .replace(dates.rfc3339(), "DATE")
+            .replace(&id, "ID")
+    }
+
+    #[test]
+    fn a_combined_line_has_time_worker_and_id() {
+        let head = "GET /a?b HTTP/1.1\r\nHost: a\r\nReferer: http://b/\r\nUser-Agent: curl/8.5\r\n\r\n";
+        assert_eq!(
+            line(head, AccessFormat::Combined),
+            "192.0.2.1 - - [DATE] \"GET /a?b HTTP/1.1\" 200 12 \"http://b/\" \"curl/8.5\" 1.042ms worker=3 id=ID"
+        );
+    }
+
+    #[test]
+    fn peers_cannot_leave_their_quotes() {
+        let head = "GET /\"\u{e9}\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: x\" 200 \"\ty\r\n\r\n";
+        assert_eq!(
+            line(head, AccessFormat::Combined),
+            "192.0.2.1 - - [DATE] \"GET /\\\"\\xc3\\xa9\\\\ HTTP/1.1\" 200 12 \"-\" \"x\\\" 200 \\\"\\x09y\" 1.042ms worker=3 id=ID"
+        );
+        assert_eq!(
+            line(head, AccessFormat::Json),
+            "{\"time\":\"DATE\",\"remote\":\"192.0.2.1\",\"method\":\"GET\",\"target\":\"/\\\"\\u00c3\\u00a9\\\\\",\
+             \"protocol\":\"HTTP/1.1\",\"status\":200,\"bytes\":12,\"user_agent\":\"x\\\" 200 \\\"\\u0009y\",\
+             \"ms\":1.042,\"worker\":3,\"id\":\"ID\"}"
+        );
+    }
+}
