@@ -1,1 +1,19 @@
+//! End-to-end tests: each starts the real `wasgi` and talks to it over sockets.
+//!
+//! One file per theme. The apps are in tests/apps; `server` starts one, `client` speaks HTTP/1.1 as it is on the wire.
 
+mod client;
+mod server;
+
+mod config;
+mod examples;
+mod flask;
+mod http;
+mod lifecycle;
+mod limits;
+mod logs;
+mod pep3333;
+mod recursion;
+mod sandbox;
+mod sqlite;
+mod start_up;
