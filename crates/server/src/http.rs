@@ -12,7 +12,11 @@
 mod exchange;
 mod reply;
 mod service;
+mod timer;
 mod turns;
 mod wire;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use service::{Peer, serve};

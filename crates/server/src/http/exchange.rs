@@ -4,16 +4,19 @@
 //! the body; the connection does the reverse. Either may leave early.
 
 use std::collections::VecDeque;
-use std::error::Error;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
+use wasgi_config::Limits;
 use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, RequestBody};
+
+use super::timer::Timer;
 
 /// The worker waits once this much of a reply waits for the peer.
 const ROOM_BYTES: usize = 64 << 10;
@@ -244,15 +247,22 @@ pub(super) struct Input {
     exchange: Arc<Exchange>,
     /// Bytes until the `request-body` limit.
     left: u64,
+    /// Longest wait for a piece, `body-time`.
+    patience: Duration,
+    waiting_since: Option<Instant>,
+    timer: Timer,
     /// What has been told and is told again.
     ended: Option<Result<(), BodyError>>,
 }
 
 impl Input {
-    pub(super) fn new(exchange: Arc<Exchange>, limit: u64) -> Self {
+    pub(super) fn new(exchange: Arc<Exchange>, limits: &Limits) -> Self {
         Self {
             exchange,
-            left: limit,
+            left: limits.request_body,
+            patience: limits.body_time,
+            waiting_since: None,
+            timer: Timer::default(),
             ended: None,
         }
     }
@@ -267,12 +277,15 @@ impl Input {
                 Poll::Pending => {
                     // `leave` takes the body away, and with it hyper's means to wake this task.
                     body.worker = Some(cx.waker().clone());
-                    return Poll::Pending;
+                    let since = *self.waiting_since.get_or_insert_with(Instant::now);
+                    ready!(self.timer.poll(since + self.patience, cx));
+                    return Poll::Ready(Some(Err(BodyError::TimedOut)));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(why(&error)))),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(BodyError::PeerGone))),
                 Poll::Ready(Some(Ok(frame))) => frame,
             };
+            self.waiting_since = None;
             let Ok(data) = frame.into_data() else { continue };
             if data.is_empty() {
                 continue;
@@ -309,15 +322,5 @@ pub(super) struct NoInput;
 impl RequestBody for NoInput {
     fn poll_chunk(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         Poll::Ready(None)
-    }
-}
-
-fn why(error: &hyper::Error) -> BodyError {
-    let source = error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>());
-    match source.map(io::Error::kind) {
-        Some(io::ErrorKind::TimedOut) => BodyError::TimedOut,
-        _ => BodyError::PeerGone,
     }
 }

@@ -1,6 +1,5 @@
 //! The socket as hyper sees it: checked, timed, and with heads of our own making.
 
-use std::future::Future;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +8,11 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use wasgi_config::Limits;
 use wasgi_protocol::http::{Body, Guard, Head, Limits as GuardLimits, Phase, Step};
 
+use super::timer::Timer;
 use super::turns::{Refused, Turns};
 
 /// Size of the read buffer at first, and once much is read.
@@ -54,7 +54,6 @@ pub(super) struct Wire<S> {
 #[derive(Clone, Copy, Debug)]
 struct Times {
     head: Duration,
-    body: Duration,
     idle: Duration,
     write: Duration,
 }
@@ -69,8 +68,6 @@ enum Waiting {
     Idle(Instant),
     /// The rest of a head.
     Head(Instant),
-    /// More of a body.
-    Body(Instant),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +82,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, turns: Arc<Turns>, limits: &Limits) -> Self {
         let times = Times {
             head: limits.head_time,
-            body: limits.body_time,
             idle: limits.idle_time,
             write: limits.write_time,
         };
@@ -229,15 +225,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             (Phase::Head, Waiting::First(end)) => Waiting::Head(end),
             (Phase::Head, same @ Waiting::Head(_)) => same,
             (Phase::Head, _) => Waiting::Head(until(times.head)),
-            (Phase::Body, same @ Waiting::Body(_)) => same,
-            (Phase::Body, _) => Waiting::Body(until(times.body)),
-            (Phase::Refused, _) => Waiting::Nothing,
+            // Whoever reads a body has a clock for it: it need not come before it is wanted.
+            (Phase::Body | Phase::Refused, _) => Waiting::Nothing,
         };
         match self.waiting {
             Waiting::Nothing => Poll::Pending,
-            Waiting::First(end) | Waiting::Idle(end) | Waiting::Head(end) | Waiting::Body(end) => {
-                self.read_timer.poll(end, cx)
-            }
+            Waiting::First(end) | Waiting::Idle(end) | Waiting::Head(end) => self.read_timer.poll(end, cx),
         }
     }
 
@@ -276,21 +269,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return Poll::Ready(Ok(()));
                     }
                     match self.poll_fill(cx) {
-                        Poll::Ready(Ok(())) => {
-                            if phase == Phase::Body {
-                                self.waiting = Waiting::Nothing;
-                            }
-                        }
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Ready(read) => read?,
                         Poll::Pending => {
                             ready!(self.poll_late(cx));
-                            match self.waiting {
-                                Waiting::Head(_) => self.refuse(Refused::TimedOut),
-                                Waiting::Body(_) => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-                                Waiting::First(_) | Waiting::Idle(_) | Waiting::Nothing => {
-                                    self.eof = true;
-                                    return Poll::Ready(Ok(()));
-                                }
+                            if let Waiting::Head(_) = self.waiting {
+                                self.refuse(Refused::TimedOut);
+                            } else {
+                                self.eof = true;
+                                return Poll::Ready(Ok(()));
                             }
                         }
                     }
@@ -316,6 +302,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 Step::Skip { used } => self.start += used,
                 Step::Refused(refusal) if at_head => self.refuse(Refused::Invalid(refusal)),
+                // First what was good. The guard will say it again.
+                Step::Refused(_) if to.remaining() < room => return Poll::Ready(Ok(())),
                 Step::Refused(refusal) => {
                     self.turns.set_broken(refusal);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal)));
@@ -415,29 +403,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Wire<S> {
                 }
                 Closing::Done => return Poll::Ready(Ok(())),
             }
-        }
-    }
-}
-
-/// A timer that is not moved when its deadline moves away: it goes off early and is then set again. Deadlines move
-/// with every request; the timer is touched once per timeout.
-#[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Timer {
-    fn poll(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(end)));
-        if sleep.deadline() > end {
-            sleep.as_mut().reset(end);
-        }
-        loop {
-            ready!(sleep.as_mut().poll(cx));
-            if sleep.deadline() >= end {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(end);
         }
     }
 }
