@@ -1,14 +1,16 @@
 //! `wasgi check`: would it be served?
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{ArgMatches, Command};
+use wasgi_server::{AccessFormat, Log};
 
+use crate::app_options::Chosen;
 use crate::failure::Failure;
-use crate::{app_options, interpreter, spec};
+use crate::serve::LAST_LINES;
+use crate::{app_options, hosted, interpreter, spec};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,25 +30,21 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let chosen = app_options::choose(matches)?;
+    let Chosen { label, config } = app_options::choose(matches)?;
+    let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
-    let app = engine
-        .app(spec::spec(&chosen.config), Arc::new(crate::stderr_log::StderrLog))
-        .context("cannot start Python")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
+    let app = interpreter::app(&engine, spec::spec(&config), log.app(&config.app.name))?;
+    let runtime = wasgi_server::runtime().context("cannot start")?;
     let begun = Instant::now();
-    match runtime.block_on(app.start()) {
+    let started = runtime.block_on(app.start());
+    // What the app said comes before what is said of it.
+    log.flush(LAST_LINES);
+    match started {
         Ok(_) => {
-            let (config, seconds) = (&chosen.config, begun.elapsed().as_secs_f64());
-            println!(
-                "{}: ok ({} imported in {seconds:.1} s)",
-                chosen.label, config.app.name
-            );
+            let (name, seconds) = (&config.app.name, begun.elapsed().as_secs_f64());
+            println!("{label}: ok (app {name} imported in {seconds:.1} s)");
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => Err(Failure::Failed(anyhow!(error).context(chosen.label))),
+        Err(error) => Err(hosted::not_started(&label, error)),
     }
 }

@@ -8,15 +8,15 @@ use std::process::ExitCode;
 pub(crate) enum Failure {
     /// The configuration or the command line is wrong: exit code 2.
     Usage(String),
-    /// The app or its surroundings failed: exit code 1.
-    Failed(anyhow::Error),
+    /// The app or its surroundings failed: exit code 1. With a hint, if there is one.
+    Failed(anyhow::Error, Option<String>),
 }
 
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Failure::Usage(_) => ExitCode::from(2),
-            Failure::Failed(_) => ExitCode::FAILURE,
+            Failure::Failed(..) => ExitCode::FAILURE,
         }
     }
 }
@@ -26,7 +26,8 @@ impl fmt::Display for Failure {
         match self {
             Failure::Usage(text) => f.write_str(text),
             // With the causes: `cannot listen on 127.0.0.1:80: permission denied`.
-            Failure::Failed(error) => write!(f, "wasgi: {error:#}"),
+            Failure::Failed(error, None) => write!(f, "wasgi: {error:#}"),
+            Failure::Failed(error, Some(hint)) => write!(f, "wasgi: {error:#}\nhint: {hint}"),
         }
     }
 }
@@ -39,6 +40,6 @@ impl From<wasgi_config::Errors> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Failure::Failed(error)
+        Failure::Failed(error, None)
     }
 }

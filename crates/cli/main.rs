@@ -6,11 +6,12 @@
 mod app_options;
 mod check;
 mod failure;
+mod hosted;
 mod interpreter;
 mod python;
 mod serve;
+mod signals;
 mod spec;
-mod stderr_log;
 
 use std::process::ExitCode;
 

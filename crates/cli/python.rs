@@ -1,15 +1,14 @@
 //! `wasgi python`: the guest's Python as a command.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use wasgi_config::{LIMITS, Overrides, load_without_app};
 use wasgi_engine::{AppSpec, Entry};
+use wasgi_server::{AccessFormat, Log};
 
 use crate::failure::Failure;
-use crate::stderr_log::StderrLog;
 use crate::{interpreter, spec};
 
 const EXAMPLES: &str = "\
@@ -58,6 +57,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         ..Overrides::default()
     };
     let options = load_without_app(&overrides)?;
+    let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
     let spec = AppSpec {
         name: "python".to_owned(),
@@ -75,9 +75,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         env: options.env,
         limits: spec::limits(&options.limits),
     };
-    let app = engine
-        .app(spec, Arc::new(StderrLog))
-        .context("cannot start Python")?;
+    let app = interpreter::app(&engine, spec, log.app("python"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,13 +1,21 @@
 //! `wasgi serve`: the server.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use wasgi_engine::Engine;
+use wasgi_server::{AccessFormat, BindError, Listener, Log, Pool, Site};
 
+use crate::app_options::Chosen;
 use crate::failure::Failure;
-use crate::{app_options, interpreter, spec};
+use crate::hosted::Hosted;
+use crate::{app_options, hosted, interpreter, signals, spec};
+
+/// How long a slow terminal or pipe may take over the last lines of the log.
+pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,9 +56,54 @@ pub(crate) fn command() -> Command {
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let chosen = app_options::choose(matches)?;
+    let format = matches
+        .get_one::<String>("access-log")
+        .and_then(|name| name.parse::<AccessFormat>().ok());
+    let log = Log::to_stderr(format.unwrap_or_default()).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
-    let _app = engine
-        .app(spec::spec(&chosen.config), Arc::new(crate::stderr_log::StderrLog))
-        .context("cannot start Python")?;
-    Err(Failure::Failed(anyhow!("the server is not there yet")))
+    let runtime = wasgi_server::runtime().context("cannot start the server's threads")?;
+    let served = runtime.block_on(serve(&chosen, &engine, &log));
+    // A guest that still runs ends with the process.
+    runtime.shutdown_background();
+    log.flush(LAST_LINES);
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(Chosen { label, config }: &Chosen, engine: &Engine, log: &Log) -> Result<(), Failure> {
+    let mut listeners = Vec::new();
+    for address in &config.listen.http {
+        // Before the app starts: an address that is taken should be told at once.
+        listeners.push(Listener::bind(address).await.map_err(cannot_listen)?);
+    }
+    let mut stop = signals::first(log.clone()).context("cannot wait for signals")?;
+    let app = interpreter::app(engine, spec::spec(config), log.app(&config.app.name))?;
+    let (workers, max_requests) = (config.app.workers, config.app.max_requests);
+    let pool = tokio::select! {
+        pool = Pool::start(Hosted(app), workers, max_requests, &config.limits, log.clone()) => {
+            pool.map_err(|error| hosted::not_started(label, error))?
+        }
+        _ = &mut stop => return Ok(()),
+    };
+    let site = Site::new(pool, config.limits.clone(), log.clone());
+    wasgi_server::run(listeners, site, async { _ = stop.await }).await;
+    Ok(())
+}
+
+fn cannot_listen(error: BindError) -> Failure {
+    let hint = match &error {
+        BindError::Bind { source, .. } => match source.kind() {
+            ErrorKind::AddrInUse => Some("stop what listens there, or choose another port with --http"),
+            ErrorKind::AddrNotAvailable => {
+                Some("it is not an address of this machine: 0.0.0.0 stands for all of them")
+            }
+            ErrorKind::PermissionDenied => {
+                Some("choose a port above 1023, or a folder that this user may write to")
+            }
+            _ => None,
+        },
+        BindError::InUse { .. } => Some("stop that process, or choose another path"),
+        BindError::NotASocket { .. } => Some("move the file away, or choose another path"),
+        BindError::Resolve { .. } => Some("write an address, such as 127.0.0.1:8000"),
+    };
+    Failure::Failed(error.into(), hint.map(str::to_owned))
 }

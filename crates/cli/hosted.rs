@@ -1,0 +1,78 @@
+//! The engine's app as the server's runner.
+
+use anyhow::anyhow;
+use wasgi_engine::{App, Instance, Request, StartError};
+use wasgi_server::{Report, Runner};
+
+use crate::failure::Failure;
+
+/// An app of the engine, for the server's workers.
+pub(crate) struct Hosted(pub App);
+
+impl Runner for Hosted {
+    type Instance = Instance;
+    type Error = StartError;
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    async fn start(&self) -> Result<Instance, StartError> {
+        self.0.start().await
+    }
+
+    async fn handle(instance: &mut Instance, request: Request) -> Report {
+        let wasgi_engine::Report {
+            reusable,
+            why_not,
+            cpu,
+            memory,
+        } = instance.handle(request).await;
+        Report {
+            reusable,
+            why_not,
+            cpu,
+            memory,
+        }
+    }
+}
+
+/// What the user reads when the app did not start; its traceback is in the log by then.
+pub(crate) fn not_started(label: &str, error: StartError) -> Failure {
+    let hint = hint(&error);
+    Failure::Failed(anyhow!(error).context(label.to_owned()), hint)
+}
+
+fn hint(error: &StartError) -> Option<String> {
+    let StartError::Import(last_line) = error else {
+        return None;
+    };
+    let module = last_line
+        .strip_prefix("ModuleNotFoundError: No module named '")?
+        .split('\'')
+        .next()?;
+    Some(format!(
+        "if {module} is a package, name the folder it is installed in: python-path = [\"packages\"] after \
+         pip install --target packages, or venv = \"venv\"; if it is the app's own, see that root is its folder"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_package_is_explained() {
+        let said = |line: &str| not_started("hello:app", StartError::Import(line.to_owned())).to_string();
+        let said_of_flask = said("ModuleNotFoundError: No module named 'flask'");
+        assert!(
+            said_of_flask.starts_with("wasgi: hello:app: the app cannot be loaded: "),
+            "{said_of_flask}"
+        );
+        assert!(
+            said_of_flask.contains("\nhint: if flask is a package, "),
+            "{said_of_flask}"
+        );
+        assert!(!said("ValueError: 1").contains("hint"));
+    }
+}
