@@ -149,3 +149,250 @@ fn is_about_the_peer(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+    use std::sync::{Mutex, mpsc};
+    use std::thread;
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use tokio::sync::{Semaphore, oneshot};
+    use wasgi_engine::{ReplyHead, Request};
+
+    use super::*;
+    use crate::log::AccessFormat;
+    use crate::runner::Report;
+
+    /// Replies `ok`; to a path with `slow` in it, once it gets a permit.
+    #[derive(Clone)]
+    struct Ok {
+        open: Arc<Semaphore>,
+        /// Told of each request that waits.
+        waits: mpsc::Sender<()>,
+    }
+
+    impl Runner for Ok {
+        type Instance = Ok;
+        type Error = io::Error;
+
+        fn name(&self) -> &str {
+            "test"
+        }
+
+        async fn start(&self) -> io::Result<Ok> {
+            io::Result::Ok(self.clone())
+        }
+
+        async fn handle(instance: &mut Ok, mut request: Request) -> Report {
+            if request.environ.windows(4).any(|part| part == b"slow") {
+                instance.waits.send(()).unwrap();
+                instance.open.acquire().await.unwrap().forget();
+            }
+            request.reply.head(ReplyHead {
+                status: 200,
+                reason: Bytes::new(),
+                headers: Vec::new(),
+            });
+            request.reply.chunk(Bytes::from_static(b"ok"), true);
+            request.reply.finish();
+            Report {
+                reusable: true,
+                ..Report::default()
+            }
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            io::Result::Ok(())
+        }
+    }
+
+    /// A server in a thread of its own.
+    struct Running {
+        log: Log,
+        lines: Lines,
+        open: Arc<Semaphore>,
+        waits: mpsc::Receiver<()>,
+        stop: Option<oneshot::Sender<()>>,
+        thread: Option<thread::JoinHandle<()>>,
+    }
+
+    impl Running {
+        fn start(addresses: &[&str], limits: Limits) -> Self {
+            let lines = Lines::default();
+            let log = Log::to(Box::new(lines.clone()), AccessFormat::Off, false).unwrap();
+            let (stop, stopped) = oneshot::channel();
+            let (of_server, open) = (log.clone(), Arc::new(Semaphore::new(0)));
+            let (told, waits) = mpsc::channel();
+            let app = Ok {
+                open: Arc::clone(&open),
+                waits: told,
+            };
+            let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            let thread = thread::spawn(move || {
+                let runtime = runtime().unwrap();
+                runtime.block_on(async {
+                    let mut listeners = Vec::new();
+                    for address in &addresses {
+                        listeners.push(Listener::bind(address).await.unwrap());
+                    }
+                    let pool = Pool::start(app, 2, None, &limits, of_server.clone())
+                        .await
+                        .unwrap();
+                    let shutdown = async { _ = stopped.await };
+                    run(listeners, Site::new(pool, limits, of_server), shutdown).await;
+                });
+                runtime.shutdown_background();
+            });
+            Self {
+                log,
+                lines,
+                open,
+                waits,
+                stop: Some(stop),
+                thread: Some(thread),
+            }
+        }
+
+        fn log(&self) -> String {
+            self.log.flush(Duration::from_secs(10));
+            String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
+        }
+
+        /// Where it listens, from its first line.
+        fn address(&self) -> String {
+            let end = Instant::now() + Duration::from_secs(10);
+            loop {
+                let log = self.log();
+                if let Some(address) = log
+                    .lines()
+                    .find_map(|line| line.strip_prefix("listening on http://"))
+                {
+                    return address.to_owned();
+                }
+                assert!(Instant::now() < end, "{log}");
+                thread::yield_now();
+            }
+        }
+
+        fn stop(&mut self) {
+            self.stop.take().unwrap().send(()).unwrap();
+        }
+
+        /// Waits until `run` has returned.
+        fn end(&mut self) {
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+
+    fn get(stream: &mut (impl Read + Write), path: &str) -> String {
+        ask(stream, path);
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    fn ask(stream: &mut impl Write, path: &str) {
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn it_serves_tcp_and_unix_sockets_and_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let unix = format!("unix:{}", path.display());
+        let mut server = Running::start(&["127.0.0.1:0", &unix], Limits::default());
+        let address = server.address();
+        assert!(get(&mut TcpStream::connect(&address).unwrap(), "/").ends_with("\r\n\r\nok"));
+        assert!(get(&mut UnixStream::connect(&path).unwrap(), "/").ends_with("\r\n\r\nok"));
+        assert!(server.log().contains(&format!("listening on {unix}\n")));
+        server.stop();
+        server.end();
+        assert!(!path.exists());
+        assert!(TcpStream::connect(&address).is_err());
+    }
+
+    #[test]
+    fn a_stop_waits_for_what_runs_and_takes_nothing_more() {
+        let mut server = Running::start(&["127.0.0.1:0"], Limits::default());
+        let address = server.address();
+        let mut running = TcpStream::connect(&address).unwrap();
+        ask(&mut running, "/slow");
+        server.waits.recv().unwrap();
+        let mut idle = TcpStream::connect(&address).unwrap();
+        server.stop();
+        assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+        let end = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(&address).is_ok() {
+            assert!(Instant::now() < end);
+        }
+        server.open.add_permits(1);
+        let mut reply = String::new();
+        running.read_to_string(&mut reply).unwrap();
+        assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
+        server.end();
+        assert!(!server.log().contains("stop-time"));
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_longer_than_stop_time() {
+        let limits = Limits {
+            stop_time: Duration::from_millis(300),
+            ..Limits::default()
+        };
+        let mut server = Running::start(&["127.0.0.1:0"], limits);
+        let address = server.address();
+        let mut running = TcpStream::connect(&address).unwrap();
+        ask(&mut running, "/slow");
+        server.waits.recv().unwrap();
+        let begun = Instant::now();
+        server.stop();
+        server.end();
+        assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < Duration::from_secs(5));
+        assert!(
+            server.log().contains("stop-time of 300ms is over"),
+            "{}",
+            server.log()
+        );
+    }
+
+    #[test]
+    fn connections_beyond_the_limit_wait_for_one_to_close() {
+        let mut server = Running::start(
+            &["127.0.0.1:0"],
+            Limits {
+                connections: 1,
+                ..Limits::default()
+            },
+        );
+        let address = server.address();
+        let first = TcpStream::connect(&address).unwrap();
+        let mut second = TcpStream::connect(&address).unwrap();
+        ask(&mut second, "/");
+        second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        assert!(second.read(&mut [0]).is_err());
+        drop(first);
+        second.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut reply = String::new();
+        second.read_to_string(&mut reply).unwrap();
+        assert!(reply.ends_with("ok"), "{reply}");
+        server.stop();
+        server.end();
+    }
+}

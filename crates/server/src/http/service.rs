@@ -92,6 +92,7 @@ where
     tokio::pin!(served);
     // Errors are peers that went away, or replies that were cut and logged.
     tokio::select! {
+        biased;
         _ = &mut served => return,
         _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
     }
