@@ -11,6 +11,7 @@
 WASGI_IMPORT("block_read") void host_block_read(void *to, int32_t length);
 WASGI_IMPORT("interrupt_words")
 void host_interrupt_words(void *tripped, void *is_tripped, void *eval_breaker, int32_t bit);
+WASGI_IMPORT("entropy") void host_entropy(void *at, int32_t length);
 WASGI_IMPORT("body_read") int32_t host_body_read(void *to, int32_t length);
 WASGI_IMPORT("reply_head") int32_t host_reply_head(const void *block, int32_t length);
 WASGI_IMPORT("reply_body") int32_t host_reply_body(const void *data, int32_t length, int32_t flags);
@@ -30,12 +31,15 @@ int32_t host_file_lock_test(int64_t device, int64_t inode, int64_t start, int64_
 #define WASGI_TOO_LARGE 5
 #define WASGI_ALREADY_SENT 6
 
-/* Results of wasgi_start and wasgi_handle. */
+/* Results of wasgi_start, wasgi_seal, wasgi_restored and wasgi_handle. */
 #define WASGI_OK 0
 #define WASGI_FAILED 1
+#define WASGI_FILES_OPEN 2
 
 /* Exports. */
 WASGI_EXPORT("wasgi_start") int32_t wasgi_start(int32_t block_length);
+WASGI_EXPORT("wasgi_seal") int32_t wasgi_seal(void);
+WASGI_EXPORT("wasgi_restored") int32_t wasgi_restored(void);
 WASGI_EXPORT("wasgi_handle") int32_t wasgi_handle(int32_t block_length);
 WASGI_EXPORT("wasgi_main") int32_t wasgi_main(int32_t block_length);
 

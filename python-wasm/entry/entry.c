@@ -128,6 +128,31 @@ int32_t wasgi_start(int32_t block_length)
     return failed ? WASGI_FAILED : WASGI_OK;
 }
 
+int32_t wasgi_seal(void)
+{
+    PyObject *module = PyImport_ImportModule("wasgi.seal");
+    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "seal", NULL);
+    int32_t outcome = result == NULL ? WASGI_FAILED : result == Py_True ? WASGI_OK : WASGI_FILES_OPEN;
+    if (result == NULL)
+        PyErr_Print();
+    Py_XDECREF(module);
+    Py_XDECREF(result);
+    return outcome;
+}
+
+int32_t wasgi_restored(void)
+{
+    if (wasgi_restore_hook() == NULL)
+        return WASGI_OK;
+    PyObject *result = PyObject_CallNoArgs(wasgi_restore_hook());
+    if (result == NULL) {
+        PyErr_Print();
+        return WASGI_FAILED;
+    }
+    Py_DECREF(result);
+    return WASGI_OK;
+}
+
 /* The environ of one request: the base and the block's pairs, as latin-1 native strings (PEP 3333, "Unicode Issues"). */
 static PyObject *make_environ(struct bytes block)
 {

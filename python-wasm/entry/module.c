@@ -10,10 +10,13 @@
 
 static PyObject *handler;
 static PyObject *base_environ;
+static PyObject *restore_hook;
 
 PyObject *wasgi_handler(void) { return handler; }
 
 PyObject *wasgi_base_environ(void) { return base_environ; }
+
+PyObject *wasgi_restore_hook(void) { return restore_hook; }
 
 PyDoc_STRVAR(serve_doc,
              "serve(handler, environ)\n\n"
@@ -26,6 +29,38 @@ static PyObject *serve(PyObject *module, PyObject *args)
         return NULL;
     Py_XSETREF(handler, Py_NewRef(new_handler));
     Py_XSETREF(base_environ, Py_NewRef(new_environ));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(on_restore_doc, "on_restore(function)\n\nCalls function() in each copy of the snapshot, before any request.");
+
+static PyObject *on_restore(PyObject *module, PyObject *function)
+{
+    Py_XSETREF(restore_hook, Py_NewRef(function));
+    Py_RETURN_NONE;
+}
+
+/* The state of Modules/_randommodule.c's generator; a number out of it is drawn when index has come to the end. */
+#define RANDOM_WORDS 624
+struct random {
+    PyObject_HEAD
+    int index;
+    uint32_t words[RANDOM_WORDS];
+};
+
+PyDoc_STRVAR(own_entropy_doc,
+             "own_entropy(generator)\n\n"
+             "Has the host fill the state of a random.Random with random bytes in each copy of the snapshot.");
+
+static PyObject *own_entropy(PyObject *module, PyObject *generator)
+{
+    if (Py_TYPE(generator)->tp_basicsize < (Py_ssize_t)sizeof(struct random)) {
+        PyErr_Format(PyExc_TypeError, "%.100s is not a random.Random", Py_TYPE(generator)->tp_name);
+        return NULL;
+    }
+    struct random *state = (struct random *)generator;
+    state->index = RANDOM_WORDS;
+    host_entropy(state->words, sizeof state->words);
     Py_RETURN_NONE;
 }
 
@@ -197,6 +232,8 @@ static PyObject *reply_body(PyObject *module, PyObject *const *args, Py_ssize_t 
 
 static PyMethodDef methods[] = {
     {"serve", serve, METH_VARARGS, serve_doc},
+    {"on_restore", on_restore, METH_O, on_restore_doc},
+    {"own_entropy", own_entropy, METH_O, own_entropy_doc},
     {"body_readinto", body_readinto, METH_O, body_readinto_doc},
     {"reply_head", (PyCFunction)(void (*)(void))reply_head, METH_FASTCALL, reply_head_doc},
     {"reply_body", (PyCFunction)(void (*)(void))reply_body, METH_FASTCALL, reply_body_doc},

@@ -13,4 +13,7 @@ PyObject *wasgi_handler(void);
 /* The environ that _wasgi.serve() was given: what every request starts from. Borrowed; NULL before. */
 PyObject *wasgi_base_environ(void);
 
+/* The function that _wasgi.on_restore() was given: called in each copy of a snapshot. Borrowed; NULL if there is none. */
+PyObject *wasgi_restore_hook(void);
+
 #endif

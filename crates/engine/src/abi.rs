@@ -5,11 +5,14 @@ pub(crate) const MODULE: &str = "wasgi";
 
 pub(crate) const INITIALIZE: &str = "_initialize";
 pub(crate) const START: &str = "wasgi_start";
+pub(crate) const SEAL: &str = "wasgi_seal";
+pub(crate) const RESTORED: &str = "wasgi_restored";
 pub(crate) const HANDLE: &str = "wasgi_handle";
 pub(crate) const MAIN: &str = "wasgi_main";
 
 pub(crate) const BLOCK_READ: &str = "block_read";
 pub(crate) const INTERRUPT_WORDS: &str = "interrupt_words";
+pub(crate) const ENTROPY: &str = "entropy";
 pub(crate) const BODY_READ: &str = "body_read";
 pub(crate) const REPLY_HEAD: &str = "reply_head";
 pub(crate) const REPLY_BODY: &str = "reply_body";
@@ -19,8 +22,11 @@ pub(crate) const FILE_LOCK_TEST: &str = "file_lock_test";
 /// Flag of `reply_body`: nothing follows.
 pub(crate) const REPLY_LAST: i32 = 1;
 
-/// Result of `wasgi_start` and `wasgi_handle` when all went well.
+/// Result of a call when all went well.
 pub(crate) const OK: i32 = 0;
+
+/// Result of `wasgi_seal` when the app holds files open.
+pub(crate) const FILES_OPEN: i32 = 2;
 
 /// WASI errnos that our imports answer with (negated, but for the locks).
 pub(crate) mod errno {
@@ -64,10 +70,11 @@ mod tests {
 
     #[test]
     fn page_header_and_host_name_the_same_functions() {
-        let exports = [INITIALIZE, START, HANDLE, MAIN];
+        let exports = [INITIALIZE, START, SEAL, RESTORED, HANDLE, MAIN];
         let imports = [
             BLOCK_READ,
             INTERRUPT_WORDS,
+            ENTROPY,
             BODY_READ,
             REPLY_HEAD,
             REPLY_BODY,
@@ -99,6 +106,7 @@ mod tests {
         };
         assert_eq!(defined("WASGI_REPLY_LAST"), REPLY_LAST);
         assert_eq!(defined("WASGI_OK"), OK);
+        assert_eq!(defined("WASGI_FILES_OPEN"), FILES_OPEN);
         for (name, number, words) in [
             ("WASGI_BAD_STATUS", refusal::BAD_STATUS, "bad status"),
             ("WASGI_BAD_NAME", refusal::BAD_NAME, "bad field name"),

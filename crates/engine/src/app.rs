@@ -1,95 +1,26 @@
-//! What one app is and may see, in the engine's own terms.
+//! An app bound to the engine: loads it, takes its snapshot, and makes instances of that.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{InstancePre, Linker, Store};
+use tokio::sync::OnceCell;
+use wasmtime::{InstancePre, Linker, Store, WasmParams};
+use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::engine::{Engine, EngineError};
 use crate::exchange::AppLog;
 use crate::guest::{Guest, MemoryLimit};
-use crate::instance::{self, End, Instance};
+use crate::image::Image;
+use crate::instance::{self, End, Instance, RewindError};
 use crate::lines::InstanceLog;
 use crate::locks::Locks;
+use crate::memory::with_image;
+use crate::snapshot::Snapshot;
+use crate::spec::{AppSpec, Entry, Mount};
 use crate::time_limit::TimeLimit;
 use crate::wasi::{self, MountError, Streams};
 use crate::{abi, block, host};
-
-/// One app: which code to load, what of the host's files it sees, and its limits.
-#[derive(Clone, Debug)]
-pub struct AppSpec {
-    /// Marks the app's lines in the log.
-    pub name: String,
-    /// Where the WSGI callable is.
-    pub entry: Entry,
-    /// Guest folders put on `sys.path` ahead of the standard library, in order.
-    pub sys_path: Vec<String>,
-    /// Guest folders added to `sys.path` behind those, whose `.pth` files count: a virtual environment's site-packages.
-    pub site_dirs: Vec<String>,
-    /// Folders of the host that the guest sees.
-    pub mounts: Vec<Mount>,
-    /// The whole of `os.environ`.
-    pub env: Vec<(String, String)>,
-    /// Guest folder the app starts in.
-    pub working_dir: String,
-    /// What each instance and request may use.
-    pub limits: Limits,
-}
-
-/// Where the WSGI callable of an app is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// `module:callable`, imported from `sys.path`; `callable` may be dotted.
-    Module {
-        /// Dotted module name.
-        module: String,
-        /// Name of the callable in the module.
-        callable: String,
-    },
-    /// A file run as a module, as mod_wsgi and uWSGI's `wsgi-file` do.
-    File {
-        /// Path as the guest sees it.
-        path: String,
-        /// Name of the callable in the file; `application` is usual.
-        callable: String,
-    },
-}
-
-/// A folder of the host shown to the guest. `..` and symbolic links lead nowhere outside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// Folder on the host.
-    pub host: PathBuf,
-    /// Absolute path in the guest.
-    pub guest: String,
-    /// Whether the app may change what is in it.
-    pub write: bool,
-}
-
-/// What an instance may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Wall clock per request; at its end Python gets an exception and the client a 504.
-    pub time: Duration,
-    /// How long after that Python may unwind before the instance is stopped.
-    pub grace: Duration,
-    /// Wall clock for starting Python and importing the app.
-    pub start: Duration,
-    /// Linear memory and tables per instance, in bytes.
-    pub memory: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            time: Duration::from_secs(30),
-            grace: Duration::from_secs(1),
-            start: Duration::from_secs(60),
-            memory: 256 << 20,
-        }
-    }
-}
 
 /// An app bound to the engine: makes instances. Cheap to clone.
 #[derive(Clone)]
@@ -103,6 +34,8 @@ struct Shared {
     log: Arc<dyn AppLog>,
     linked: InstancePre<Guest>,
     locks: Locks,
+    /// Made by the first start; `None` in it when the app cannot be copied.
+    snapshot: OnceCell<Option<Arc<Snapshot>>>,
 }
 
 /// Why an instance of an app did not come up. What the app itself said is in its log.
@@ -111,7 +44,7 @@ pub enum StartError {
     /// The app could not be imported; the text is the last line of its traceback.
     #[error("the app cannot be loaded: {0}")]
     Import(String),
-    /// Starting took longer than [`Limits::start`].
+    /// Starting took longer than [`Limits::start`](crate::Limits::start).
     #[error("the app did not finish its start within {0:?}")]
     TimeLimit(Duration),
     /// The app ended its interpreter while it was being imported.
@@ -134,12 +67,22 @@ pub enum StartError {
     /// The instance's own temporary folder cannot be made.
     #[error("cannot make a temporary folder for the app")]
     Temp(#[source] std::io::Error),
+    /// The snapshot's memory cannot be had.
+    #[error("cannot keep a snapshot of the app")]
+    Snapshot(#[source] std::io::Error),
     /// wasmtime could not make the instance.
     #[error("cannot make an instance: {0:#}")]
     Wasmtime(wasmtime::Error),
     /// A setting is too long for the guest.
     #[error("{0} is longer than 65535 bytes")]
     TooLong(&'static str),
+}
+
+/// An instance that has no app yet, or whose app is not known to be good.
+struct Raw {
+    store: Store<Guest>,
+    instance: wasmtime::Instance,
+    log: InstanceLog,
 }
 
 impl Engine {
@@ -152,19 +95,16 @@ impl Engine {
         wasi::add_to_linker(&mut linker)
             .and_then(|()| host::add_to_linker(&mut linker))
             .map_err(EngineError::Wasmtime)?;
-        let linked = linker
-            .instantiate_pre(&self.module)
-            .map_err(EngineError::Wasmtime)?;
+        let linked = linker.instantiate_pre(&self.module).map_err(EngineError::Wasmtime)?;
         let shared = Shared {
             engine: self.clone(),
             spec,
             log,
             linked,
             locks: Locks::default(),
+            snapshot: OnceCell::new(),
         };
-        Ok(App {
-            shared: Arc::new(shared),
-        })
+        Ok(App { shared: Arc::new(shared) })
     }
 }
 
@@ -174,42 +114,22 @@ impl App {
         &self.shared.spec.name
     }
 
-    /// Starts Python and imports the app.
+    /// Makes an instance with the app in it. The first call starts Python, imports the app and takes its snapshot; from
+    /// then on instances are copies of that, made in about a millisecond.
+    ///
+    /// An app that holds files open after its import is not copied, since a copy would not have them: each of its
+    /// instances imports it again, and its log says which files they are.
     ///
     /// # Errors
     /// [`StartError`]; a traceback has gone to the app's log by then.
     pub async fn start(&self) -> Result<Instance, StartError> {
-        let Shared {
-            engine, spec, log, ..
-        } = &*self.shared;
-        let log = InstanceLog::new(log.clone());
-        let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
-        let (mut store, instance) = self
-            .instantiate(Streams::Log(log.clone()), log.clone(), limit)
-            .await?;
-        let block = start_block(spec)?;
-        let result = self.call(&mut store, &instance, abi::START, block).await?;
-        log.mark(None);
-        let guest = store.data_mut();
-        let failed = |how: StartError| match guest.memory_limit.refused {
-            true => StartError::Memory {
-                limit: spec.limits.memory,
-                how: how.to_string(),
-            },
-            false => how,
-        };
-        match result {
-            _ if guest.limit.struck() => return Err(StartError::TimeLimit(spec.limits.start)),
-            Ok(abi::OK) => {}
-            Ok(_) => return Err(failed(StartError::Import(log.last_line()))),
-            Err(End::TimeLimit) => return Err(StartError::TimeLimit(spec.limits.start)),
-            Err(End::Exited(code)) => return Err(failed(StartError::Exited(code))),
-            Err(End::Crashed(how)) => return Err(failed(StartError::Crashed(how))),
+        match self.shared.snapshot.get_or_try_init(|| self.take_snapshot()).await? {
+            Some(snapshot) => self.restore(snapshot).await,
+            None => {
+                let raw = self.load().await?;
+                self.finish(raw, None)
+            }
         }
-        let handle = instance
-            .get_typed_func(&mut store, abi::HANDLE)
-            .map_err(StartError::Wasmtime)?;
-        Ok(Instance::new(engine.clone(), store, handle, spec.limits))
     }
 
     /// Runs Python as a command, with this process's standard streams: `args` are what follows `python3` on a command
@@ -220,12 +140,7 @@ impl App {
     pub async fn run_python(&self, args: &[String]) -> Result<i32, StartError> {
         let spec = &self.shared.spec;
         let mut block = Vec::new();
-        put(
-            &mut block,
-            "working-dir",
-            &spec.working_dir,
-            "the working directory",
-        )?;
+        put(&mut block, "working-dir", &spec.working_dir, "the working directory")?;
         for path in &spec.sys_path {
             put(&mut block, "sys.path", path, "a path")?;
         }
@@ -234,108 +149,191 @@ impl App {
         }
         let log = InstanceLog::new(self.shared.log.clone());
         let limit = TimeLimit::new(Duration::MAX, Duration::MAX);
-        let (mut store, instance) = self.instantiate(Streams::Inherit, log, limit).await?;
-        match self.call(&mut store, &instance, abi::MAIN, block).await? {
+        let mut raw = self.instantiate(&self.shared.engine.bare, Streams::Inherit, log, limit).await?;
+        self.initialize(&mut raw).await?;
+        let length = raw.offer(block);
+        match self.call(&mut raw, abi::MAIN, length).await? {
             Ok(code) | Err(End::Exited(code)) => Ok(code),
             Err(End::Crashed(how)) => Err(StartError::Crashed(how)),
             Err(End::TimeLimit) => unreachable!("a limit of a century"),
         }
     }
 
-    async fn call(
-        &self,
-        store: &mut Store<Guest>,
-        instance: &wasmtime::Instance,
-        name: &str,
-        block: Vec<u8>,
-    ) -> Result<Result<i32, End>, StartError> {
-        let function = instance
-            .get_typed_func(&mut *store, name)
-            .map_err(StartError::Wasmtime)?;
-        let length = block.len();
-        store.data_mut().block = block;
-        Ok(instance::call(&self.shared.engine, store, &function, length)
-            .await
-            .0)
+    /// Loads the app once and keeps its memory; `None` if it cannot be copied.
+    async fn take_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
+        let mut raw = self.load().await?;
+        let sealed = self.call(&mut raw, abi::SEAL, ()).await?;
+        raw.log.mark(None);
+        match self.judge(&mut raw, sealed)? {
+            abi::FILES_OPEN => return Ok(None),
+            abi::OK => {}
+            _ => return Err(StartError::Import(raw.log.last_line())),
+        }
+        let snapshot = Snapshot::take(&mut raw.store, &raw.instance).map_err(StartError::Snapshot)?;
+        Ok(Some(Arc::new(snapshot)))
     }
 
-    /// A fresh instance whose libc is ready, but not yet its Python.
+    /// A fresh instance that has imported the app.
+    async fn load(&self) -> Result<Raw, StartError> {
+        let Shared { engine, spec, log, .. } = &*self.shared;
+        let log = InstanceLog::new(log.clone());
+        let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
+        let streams = Streams::Log(log.clone());
+        let mut raw = self.instantiate(&engine.bare, streams, log, limit).await?;
+        self.initialize(&mut raw).await?;
+        let length = raw.offer(start_block(spec)?);
+        let started = self.call(&mut raw, abi::START, length).await?;
+        raw.log.mark(None);
+        match self.judge(&mut raw, started)? {
+            abi::OK => Ok(raw),
+            _ if raw.store.data().memory_limit.refused => Err(self.out_of_memory(raw.log.last_line())),
+            _ => Err(StartError::Import(raw.log.last_line())),
+        }
+    }
+
+    /// A copy of the snapshot.
+    async fn restore(&self, snapshot: &Arc<Snapshot>) -> Result<Instance, StartError> {
+        let Shared { spec, log, .. } = &*self.shared;
+        let log = InstanceLog::new(log.clone());
+        let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
+        let streams = Streams::Log(log.clone());
+        let mut raw = self.instantiate(&snapshot.image, streams, log, limit).await?;
+        snapshot.restore(&mut raw.store, &raw.instance).map_err(StartError::Wasmtime)?;
+        let restored = self.call(&mut raw, abi::RESTORED, ()).await?;
+        raw.log.mark(None);
+        match self.judge(&mut raw, restored)? {
+            abi::OK => self.finish(raw, Some(snapshot.clone())),
+            _ => Err(StartError::Import(raw.log.last_line())),
+        }
+    }
+
+    fn finish(&self, raw: Raw, snapshot: Option<Arc<Snapshot>>) -> Result<Instance, StartError> {
+        Instance::new(self.clone(), raw.store, raw.instance, snapshot).map_err(StartError::Wasmtime)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    pub(crate) fn spec(&self) -> &AppSpec {
+        &self.shared.spec
+    }
+
+    /// What a call of the start came to, if it came back.
+    fn judge(&self, raw: &mut Raw, result: Result<i32, End>) -> Result<i32, StartError> {
+        let guest = raw.store.data();
+        if guest.limit.struck() {
+            return Err(StartError::TimeLimit(self.shared.spec.limits.start));
+        }
+        let error = match result {
+            Ok(code) => return Ok(code),
+            Err(End::TimeLimit) => return Err(StartError::TimeLimit(self.shared.spec.limits.start)),
+            Err(End::Exited(code)) => StartError::Exited(code),
+            Err(End::Crashed(how)) => StartError::Crashed(how),
+        };
+        Err(if guest.memory_limit.refused { self.out_of_memory(error.to_string()) } else { error })
+    }
+
+    fn out_of_memory(&self, how: String) -> StartError {
+        StartError::Memory { limit: self.shared.spec.limits.memory, how }
+    }
+
+    async fn call<P: WasmParams + Sync>(
+        &self,
+        raw: &mut Raw,
+        name: &str,
+        params: P,
+    ) -> Result<Result<i32, End>, StartError> {
+        let function = raw.instance.get_typed_func(&mut raw.store, name).map_err(StartError::Wasmtime)?;
+        Ok(instance::call(&self.shared.engine, &mut raw.store, &function, params).await.0)
+    }
+
+    /// An instance whose memory is a copy of `image`. Nothing in it has run.
     async fn instantiate(
         &self,
+        image: &Arc<Image>,
         streams: Streams,
         log: InstanceLog,
         limit: TimeLimit,
-    ) -> Result<(Store<Guest>, wasmtime::Instance), StartError> {
-        let Shared {
-            engine,
-            spec,
-            linked,
-            locks,
-            ..
-        } = &*self.shared;
-        let temp = tempfile::Builder::new()
-            .prefix("wasgi-")
-            .tempdir()
-            .map_err(StartError::Temp)?;
-        let library = Mount {
-            host: engine.python.lib.clone(),
-            guest: "/lib".into(),
-            write: false,
-        };
-        let scratch = Mount {
-            host: temp.path().to_owned(),
-            guest: "/tmp".into(),
-            write: true,
-        };
-        let mounts = spec.mounts.iter().chain([&library, &scratch]);
+    ) -> Result<Raw, StartError> {
+        let Shared { engine, spec, linked, locks, .. } = &*self.shared;
+        let temp = tempfile::Builder::new().prefix("wasgi-").tempdir().map_err(StartError::Temp)?;
         let guest = Guest {
-            wasi: wasi::context(mounts, &spec.env, streams)?,
+            wasi: self.wasi(temp.path(), streams)?,
             memory: None,
-            memory_limit: MemoryLimit {
-                bytes: spec.limits.memory,
-                refused: false,
-            },
+            memory_limit: MemoryLimit { bytes: spec.limits.memory, refused: false },
             limit,
             interrupt_words: None,
+            entropy: Vec::new(),
             block: Vec::new(),
             exchange: None,
             locks: locks.owner(),
-            log,
-            _temp: temp,
+            log: log.clone(),
+            temp,
         };
         let mut store = instance::store(engine, guest);
         // Copies that WASI makes for the guest count as its memory does.
         store.set_hostcall_fuel(usize::try_from(spec.limits.memory).unwrap_or(usize::MAX));
-        store.set_epoch_deadline(1);
-        let instance = linked.instantiate_async(&mut store).await.map_err(|error| {
-            match store.data().memory_limit.refused {
-                true => StartError::Memory {
-                    limit: spec.limits.memory,
-                    how: "not even Python fits".into(),
-                },
-                false => StartError::Wasmtime(error),
-            }
+        let made = with_image(image, linked.instantiate_async(&mut store)).await;
+        let instance = made.map_err(|error| match store.data().memory_limit.refused {
+            true => self.out_of_memory("not even Python fits".into()),
+            false => StartError::Wasmtime(error),
         })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
-        let initialize: wasmtime::TypedFunc<(), ()> = instance
-            .get_typed_func(&mut store, abi::INITIALIZE)
-            .map_err(StartError::Wasmtime)?;
-        initialize
-            .call_async(&mut store, ())
-            .await
-            .map_err(StartError::Wasmtime)?;
-        Ok((store, instance))
+        Ok(Raw { store, instance, log })
+    }
+
+    /// WASI for an instance with `/tmp` at `temp`. The order of mounts is that of the guest's descriptors, so it must be
+    /// the same for a copy as it was for what the snapshot was taken of.
+    fn wasi(&self, temp: &Path, streams: Streams) -> Result<WasiP1Ctx, MountError> {
+        let Shared { engine, spec, .. } = &*self.shared;
+        let library = Mount { host: engine.python.lib.clone(), guest: "/lib".into(), write: false };
+        let scratch = Mount { host: temp.to_owned(), guest: "/tmp".into(), write: true };
+        wasi::context(spec.mounts.iter().chain([&library, &scratch]), &spec.env, streams)
+    }
+
+    /// Takes what the host holds for an instance back to how it was made: open files, temporary files, locks.
+    pub(crate) fn renew_host_state(&self, guest: &mut Guest) -> Result<(), RewindError> {
+        guest.locks.release();
+        // WASI opens its streams and folders when a guest first uses a descriptor. Until then there is nothing to renew,
+        // and the guest can have no files.
+        if wasi::is_untouched(&mut guest.wasi) {
+            return Ok(());
+        }
+        guest.wasi = self.wasi(guest.temp.path(), Streams::Log(guest.log.clone()))?;
+        let entries = std::fs::read_dir(guest.temp.path()).map_err(RewindError::System)?;
+        for entry in entries {
+            let entry = entry.map_err(RewindError::System)?;
+            let removed = match entry.file_type().map_err(RewindError::System)?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path()),
+                false => std::fs::remove_file(entry.path()),
+            };
+            removed.map_err(RewindError::System)?;
+        }
+        Ok(())
+    }
+
+    /// Has libc find its folders and standard streams.
+    async fn initialize(&self, raw: &mut Raw) -> Result<(), StartError> {
+        let initialize: wasmtime::TypedFunc<(), ()> =
+            raw.instance.get_typed_func(&mut raw.store, abi::INITIALIZE).map_err(StartError::Wasmtime)?;
+        raw.store.set_epoch_deadline(1);
+        initialize.call_async(&mut raw.store, ()).await.map_err(StartError::Wasmtime)
+    }
+}
+
+impl Raw {
+    /// Puts a block where the guest will take it from. Returns its length, for the call.
+    fn offer(&mut self, block: Vec<u8>) -> i32 {
+        let length = block.len() as i32;
+        self.store.data_mut().block = block;
+        length
     }
 }
 
 fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
     let mut block = Vec::new();
-    put(
-        &mut block,
-        "working-dir",
-        &spec.working_dir,
-        "the working directory",
-    )?;
+    put(&mut block, "working-dir", &spec.working_dir, "the working directory")?;
     for path in &spec.sys_path {
         put(&mut block, "sys.path", path, "a path")?;
     }

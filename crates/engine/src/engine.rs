@@ -6,6 +6,9 @@ use std::sync::Arc;
 use wasmtime::{Config, Module, OptLevel};
 
 use crate::code_cache;
+use crate::guest_module::{self, ModuleError};
+use crate::image::Image;
+use crate::memory::Memories;
 use crate::python::PythonFiles;
 use crate::ticker::Ticker;
 
@@ -24,6 +27,8 @@ pub const WASMTIME_VERSION: &str = env!("WASGI_WASMTIME_VERSION");
 pub struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) module: Module,
+    /// Memory as the module's data segments make it: what an instance without a snapshot starts from.
+    pub(crate) bare: Arc<Image>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) python: PythonFiles,
 }
@@ -44,11 +49,15 @@ impl Engine {
             path: python.wasm.clone(),
             source,
         })?;
-        let module = code_cache::load(&wasmtime, &wasm, cache, progress).map_err(EngineError::Wasmtime)?;
+        let guest = guest_module::split(&wasm)?;
+        let module = code_cache::load(&wasmtime, &guest.code, cache, progress).map_err(EngineError::Wasmtime)?;
+        let data = guest.data.iter().map(|(at, bytes)| (*at, &bytes[..]));
+        let bare = Image::of_parts(guest.minimum, data).map_err(EngineError::Image)?;
         let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Thread)?;
         Ok(Self {
             wasmtime,
             module,
+            bare: Arc::new(bare),
             ticker: Arc::new(ticker),
             python: python.clone(),
         })
@@ -62,6 +71,7 @@ fn config() -> Config {
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
+        .with_host_memory(Arc::new(Memories))
         // The guest is stripped: its frames have no names worth the memory that finding them takes.
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false);
@@ -82,6 +92,12 @@ pub enum EngineError {
     /// wasmtime refused the guest.
     #[error("wasmtime cannot load the Python guest: {0:#}")]
     Wasmtime(wasmtime::Error),
+    /// The guest is not one that images can be made of.
+    #[error("the Python guest cannot be used")]
+    Module(#[from] ModuleError),
+    /// Memory for the guest's first image cannot be had.
+    #[error("cannot make the Python guest's memory image")]
+    Image(#[source] std::io::Error),
     /// The clock's thread could not be started.
     #[error("cannot start the engine's clock thread")]
     Thread(#[source] std::io::Error),

@@ -22,6 +22,8 @@ pub(crate) struct Guest {
     pub(crate) limit: TimeLimit,
     /// Absent until Python has started.
     pub(crate) interrupt_words: Option<InterruptWords>,
+    /// What the guest has named as `entropy` while it was sealed.
+    pub(crate) entropy: Vec<(u32, u32)>,
     /// The block of the running call.
     pub(crate) block: Vec<u8>,
     /// The running request.
@@ -29,7 +31,7 @@ pub(crate) struct Guest {
     pub(crate) locks: locks::Owner,
     pub(crate) log: InstanceLog,
     /// `/tmp` of the guest; removed with it.
-    pub(crate) _temp: tempfile::TempDir,
+    pub(crate) temp: tempfile::TempDir,
 }
 
 /// Refuses memory past the app's limit; Python then raises MemoryError.

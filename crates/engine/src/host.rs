@@ -9,6 +9,7 @@ use crate::abi::{self, errno};
 use crate::exchange::BodyError;
 use crate::guest::{Exchange, Guest};
 use crate::locks::{Kind, Range, Refused};
+use crate::snapshot::MAX_ENTROPY;
 use crate::time_limit::{InterruptWords, Stopped, Waited, strike};
 
 /// Most bytes that cross in one call; more are taken by calling again.
@@ -18,6 +19,7 @@ const MAX_PIECE: usize = 1 << 20;
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(abi::MODULE, abi::BLOCK_READ, block_read)?;
     linker.func_wrap(abi::MODULE, abi::INTERRUPT_WORDS, interrupt_words)?;
+    linker.func_wrap(abi::MODULE, abi::ENTROPY, entropy)?;
     linker.func_wrap(abi::MODULE, abi::REPLY_HEAD, reply_head)?;
     linker.func_wrap(abi::MODULE, abi::FILE_LOCK, file_lock)?;
     linker.func_wrap(abi::MODULE, abi::FILE_LOCK_TEST, file_lock_test)?;
@@ -57,6 +59,14 @@ fn interrupt_words(
         eval_breaker,
         bit,
     });
+}
+
+fn entropy(mut caller: Caller<'_, Guest>, at: i32, length: i32) -> wasmtime::Result<()> {
+    slice_mut(&mut caller, at, length)?;
+    let places = &mut caller.data_mut().entropy;
+    wasmtime::ensure!(places.len() < MAX_ENTROPY, "more than {MAX_ENTROPY} places with entropy of their own");
+    places.push((at as u32, length as u32));
+    Ok(())
 }
 
 async fn body_read(mut caller: Caller<'_, Guest>, to: i32, length: i32) -> wasmtime::Result<i32> {

@@ -2,27 +2,65 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, TypedFunc, UpdateDeadline};
+use wasmtime::{Store, Trap, TypedFunc, UpdateDeadline, WasmParams};
 use wasmtime_wasi::I32Exit;
 
 use crate::abi;
-use crate::app::Limits;
+use crate::app::App;
 use crate::block;
 use crate::engine::Engine;
 use crate::exchange::{Failure, Request};
 use crate::guest::{Guest, begin};
+use crate::rewind::{difference, rewind};
+use crate::snapshot::Snapshot;
 use crate::time_limit::{self, Stopped, TimeLimit};
+use crate::wasi::MountError;
 
 /// A live copy of the interpreter with the app loaded. Handles one request at a time.
 pub struct Instance {
-    engine: Engine,
+    app: App,
     store: Store<Guest>,
     handle: TypedFunc<i32, i32>,
-    limits: Limits,
+    restored: TypedFunc<(), i32>,
+    /// What it was made from, if the app can be copied.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// What going back to the snapshot took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewound {
+    /// Pages that had been written, 4 KiB each; 0 where the kernel does not tell.
+    pub pages: usize,
+    /// Wall clock.
+    pub time: Duration,
+}
+
+/// Why an instance cannot go back to its snapshot. It must not be used again.
+#[derive(Debug, thiserror::Error)]
+pub enum RewindError {
+    /// The app could not be copied to begin with.
+    #[error("the app has no snapshot to go back to")]
+    NoSnapshot,
+    /// Memory grew past the image's size, and cannot shrink.
+    #[error("the app's memory grew by {0} KiB beyond its snapshot")]
+    Grown(usize),
+    /// The system did not do its part.
+    #[error("cannot restore the instance's memory and files")]
+    System(#[source] std::io::Error),
+    /// A folder cannot be shown to the guest again.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// A hook given to `wasgi.after_restore` raised, or did not come back.
+    #[error("a hook of wasgi.after_restore failed")]
+    Hook,
+    /// The comparison that was asked for found a difference.
+    #[error("memory differs from the snapshot at {0:#x} after a rewind")]
+    Differs(usize),
 }
 
 /// What became of a request, for the server.
@@ -78,37 +116,30 @@ pub(crate) fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
     store
 }
 
-/// Calls an export that takes a block. Also gives the time the guest ran.
-pub(crate) async fn call(
+/// Calls an export. Also gives the time the guest ran.
+pub(crate) async fn call<P: WasmParams + Sync>(
     engine: &Engine,
     store: &mut Store<Guest>,
-    function: &TypedFunc<i32, i32>,
-    block_length: usize,
+    function: &TypedFunc<P, i32>,
+    params: P,
 ) -> (Result<i32, End>, Duration) {
     let _running = engine.ticker.run();
     store.set_epoch_deadline(1);
     let mut spent = Duration::ZERO;
-    let result = Timed {
-        call: pin!(function.call_async(store, block_length as i32)),
-        spent: &mut spent,
-    }
-    .await;
+    let result = Timed { call: pin!(function.call_async(store, params)), spent: &mut spent }.await;
     (result.map_err(End::of), spent)
 }
 
 impl Instance {
     pub(crate) fn new(
-        engine: Engine,
-        store: Store<Guest>,
-        handle: TypedFunc<i32, i32>,
-        limits: Limits,
-    ) -> Self {
-        Self {
-            engine,
-            store,
-            handle,
-            limits,
-        }
+        app: App,
+        mut store: Store<Guest>,
+        instance: wasmtime::Instance,
+        snapshot: Option<Arc<Snapshot>>,
+    ) -> wasmtime::Result<Self> {
+        let handle = instance.get_typed_func(&mut store, abi::HANDLE)?;
+        let restored = instance.get_typed_func(&mut store, abi::RESTORED)?;
+        Ok(Self { app, store, handle, restored, snapshot })
     }
 
     /// Takes one request through the app.
@@ -116,7 +147,7 @@ impl Instance {
     /// The reply goes to `request.reply` while the app runs. Between the start and the end of this call the instance is
     /// not in a state to be used again: if the future is dropped, drop the instance.
     pub async fn handle(&mut self, request: Request) -> Report {
-        let limits = self.limits;
+        let limits = self.app.spec().limits;
         if !block::is_whole(&request.environ) {
             let mut reply = request.reply;
             reply.fail(Failure::BadReply(
@@ -129,7 +160,7 @@ impl Instance {
             request,
             TimeLimit::new(limits.time, limits.grace),
         );
-        let (result, cpu) = call(&self.engine, &mut self.store, &self.handle, length).await;
+        let (result, cpu) = call(self.app.engine(), &mut self.store, &self.handle, length as i32).await;
         let guest = self.store.data_mut();
         let exchange = guest.exchange.take();
         let refused = guest.memory_limit.refused;
@@ -165,6 +196,33 @@ impl Instance {
             ));
         }
         self.report(why_not, cpu)
+    }
+
+    /// Takes the instance back to the app's snapshot: memory, open files, temporary files, locks. Whatever a request left
+    /// is gone, and the next one finds randomness of its own. Only between requests, and only of a reusable instance.
+    ///
+    /// With `verify` all of memory is compared with the image afterwards, which takes milliseconds.
+    ///
+    /// # Errors
+    /// [`RewindError`]: drop the instance then.
+    pub async fn rewind(&mut self, verify: bool) -> Result<Rewound, RewindError> {
+        let start = Instant::now();
+        let snapshot = self.snapshot.clone().ok_or(RewindError::NoSnapshot)?;
+        let memory = self.store.data().memory.ok_or(RewindError::NoSnapshot)?;
+        let bytes = memory.data_mut(&mut self.store);
+        if bytes.len() != snapshot.image.len() {
+            return Err(RewindError::Grown((bytes.len() - snapshot.image.len()) >> 10));
+        }
+        let pages = rewind(bytes, &snapshot.image).map_err(RewindError::System)?;
+        if verify && let Some(at) = difference(bytes, &snapshot.image) {
+            return Err(RewindError::Differs(at));
+        }
+        self.app.renew_host_state(self.store.data_mut())?;
+        snapshot.refresh_entropy(&mut self.store);
+        match call(self.app.engine(), &mut self.store, &self.restored, ()).await {
+            (Ok(abi::OK), _) => Ok(Rewound { pages, time: start.elapsed() }),
+            _ => Err(RewindError::Hook),
+        }
     }
 
     fn report(&self, why_not: Option<String>, cpu: Duration) -> Report {

@@ -149,6 +149,17 @@ impl Owner {
         Ok(())
     }
 
+    /// Gives back all locks.
+    pub(crate) fn release(&mut self) {
+        if self.held > 0 {
+            self.held = 0;
+            self.locks.lock().files.retain(|_, locks| {
+                locks.retain(|lock| lock.owner != self.id);
+                !locks.is_empty()
+            });
+        }
+    }
+
     /// Whether [`set`](Self::set) would be refused because another instance holds the lock.
     pub(crate) fn is_held_elsewhere(&self, file: FileId, range: Range, kind: Kind) -> bool {
         conflicts(&self.locks.lock(), self.id, file, range, kind)
@@ -167,10 +178,7 @@ fn conflicts(table: &Table, owner: u64, file: FileId, range: Range, kind: Kind) 
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.locks.lock().files.retain(|_, locks| {
-            locks.retain(|lock| lock.owner != self.id);
-            !locks.is_empty()
-        });
+        self.release();
     }
 }
 

@@ -7,7 +7,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiView};
 
 use crate::abi::errno;
-use crate::app::Mount;
+use crate::spec::Mount;
 use crate::guest::Guest;
 use crate::host::slice_mut;
 use crate::time_limit::{Stopped, Waited, strike};
@@ -67,6 +67,19 @@ pub(crate) fn context<'a>(
     let mut context = builder.build_p1();
     context.ctx().table.set_max_capacity(MAX_OPEN);
     Ok(context)
+}
+
+/// Whether the guest has not used a descriptor yet: none is open, and none ever was.
+pub(crate) fn is_untouched(context: &mut WasiP1Ctx) -> bool {
+    let table = context.ctx().table;
+    if !table.is_empty() {
+        return false;
+    }
+    // A table that may not get longer takes an entry only in the place of one that was there before.
+    table.set_max_capacity(0);
+    let probe = table.push(());
+    table.set_max_capacity(MAX_OPEN);
+    probe.is_err()
 }
 
 /// The guest's monotonic clock counts from the start of this process, for every instance alike.

@@ -1,0 +1,143 @@
+//! Images of linear memory: what instances are made from, and what they go back to.
+//!
+//! ```text
+//!   image (memfd)      |aaaa|bbbb|    |cccc|            holes are zero and take no memory
+//!                        |    |         |
+//!   instance 1         |aaaa|BBBB|    |cccc|....        B: written, a page of its own; the rest is shared
+//!   instance 2         |aaaa|bbbb|    |cccC|........    ....: grown beyond the image, its own
+//! ```
+//!
+//! Instances map the image privately: reading shares its pages, the first write to a page copies it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+use std::slice;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Unit in which memory is shared, copied and compared: the system's page on x86-64, and a divisor of wasm's.
+pub(crate) const PAGE: usize = 4096;
+
+/// The memory of a guest at one moment. It cannot change any more.
+pub(crate) struct Image {
+    file: OwnedFd,
+    /// The whole image, mapped for reading.
+    bytes: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the mapping is only read, and belongs to the value until it is dropped.
+unsafe impl Send for Image {}
+// SAFETY: as above; nobody writes it: the file is sealed against writing before it is mapped.
+unsafe impl Sync for Image {}
+
+impl Image {
+    /// An image of `length` bytes, zero but for the parts given.
+    pub(crate) fn of_parts<'a>(
+        length: usize,
+        parts: impl IntoIterator<Item = (usize, &'a [u8])>,
+    ) -> io::Result<Self> {
+        let file = File::from(rustix::fs::memfd_create(
+            "wasgi-image",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?);
+        file.set_len(length as u64)?;
+        for (at, bytes) in parts {
+            file.write_all_at(bytes, at as u64)?;
+        }
+        rustix::fs::fcntl_add_seals(
+            &file,
+            SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+        )?;
+        let file = OwnedFd::from(file);
+        // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
+        let bytes = unsafe {
+            rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, &file, 0)?
+        };
+        let bytes = NonNull::new(bytes.cast()).expect("mmap does not return null");
+        Ok(Self { file, bytes, length })
+    }
+
+    /// An image of `memory`; pages that are zero are left out.
+    pub(crate) fn of_memory(memory: &[u8]) -> io::Result<Self> {
+        const ZERO: [u8; PAGE] = [0; PAGE];
+        let pages = memory.chunks(PAGE).enumerate();
+        let used = pages.filter(|(_, page)| *page != ZERO).map(|(index, page)| (index * PAGE, page));
+        Self::of_parts(memory.len(), used)
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The image's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `bytes` maps `length` readable bytes until `self` is dropped, and the seals keep anyone from changing
+        // or cutting them.
+        unsafe { slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
+    }
+
+    /// Maps the image at `at`, writable and private, in place of whatever was there.
+    ///
+    /// # Safety
+    /// `at` is page-aligned, the [`len`](Self::len) bytes from there belong to the caller, and no reference to them is
+    /// alive.
+    pub(crate) unsafe fn map_at(&self, at: NonNull<u8>) -> io::Result<()> {
+        // SAFETY: the caller owns the range, which is all that MAP_FIXED replaces.
+        unsafe {
+            rustix::mm::mmap(
+                at.as_ptr().cast(),
+                self.length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED,
+                &self.file,
+                0,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped in `of_parts`, and with `self` goes the last reference to it.
+        let unmapped = unsafe { rustix::mm::munmap(self.bytes.as_ptr().cast(), self.length) };
+        debug_assert!(unmapped.is_ok(), "{unmapped:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_holds_its_parts_and_zero_elsewhere() {
+        let image = Image::of_parts(4 * PAGE, [(5, &b"hello"[..]), (3 * PAGE, b"x")]).expect("image");
+        assert_eq!(&image.bytes()[4..11], b"\0hello\0");
+        assert_eq!(image.bytes()[3 * PAGE], b'x');
+        let copy = Image::of_memory(image.bytes()).expect("image");
+        assert_eq!(copy.bytes(), image.bytes());
+    }
+
+    #[test]
+    fn zero_pages_take_no_room() {
+        let mut memory = vec![0; 1000 * PAGE];
+        memory[700 * PAGE] = 1;
+        let image = Image::of_memory(&memory).expect("image");
+        let blocks = rustix::fs::fstat(&image.file).expect("fstat").st_blocks;
+        assert_eq!(blocks as usize * 512, PAGE);
+    }
+
+    #[test]
+    fn an_image_cannot_be_changed_through_its_file() {
+        let image = Image::of_parts(PAGE, [(0, &b"x"[..])]).expect("image");
+        let file = File::from(image.file.try_clone().expect("dup"));
+        assert!(file.write_at(b"y", 0).is_err());
+        assert!(file.set_len(0).is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! What one app is and may see, in the engine's own terms.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One app: which code to load, what of the host's files it sees, and its limits.
+#[derive(Clone, Debug)]
+pub struct AppSpec {
+    /// Marks the app's lines in the log.
+    pub name: String,
+    /// Where the WSGI callable is.
+    pub entry: Entry,
+    /// Guest folders put on `sys.path` ahead of the standard library, in order.
+    pub sys_path: Vec<String>,
+    /// Guest folders added to `sys.path` behind those, whose `.pth` files count: a virtual environment's site-packages.
+    pub site_dirs: Vec<String>,
+    /// Folders of the host that the guest sees.
+    pub mounts: Vec<Mount>,
+    /// The whole of `os.environ`.
+    pub env: Vec<(String, String)>,
+    /// Guest folder the app starts in.
+    pub working_dir: String,
+    /// What each instance and request may use.
+    pub limits: Limits,
+}
+
+/// Where the WSGI callable of an app is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// `module:callable`, imported from `sys.path`; `callable` may be dotted.
+    Module {
+        /// Dotted module name.
+        module: String,
+        /// Name of the callable in the module.
+        callable: String,
+    },
+    /// A file run as a module, as mod_wsgi and uWSGI's `wsgi-file` do.
+    File {
+        /// Path as the guest sees it.
+        path: String,
+        /// Name of the callable in the file; `application` is usual.
+        callable: String,
+    },
+}
+
+/// A folder of the host shown to the guest. `..` and symbolic links lead nowhere outside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Folder on the host.
+    pub host: PathBuf,
+    /// Absolute path in the guest.
+    pub guest: String,
+    /// Whether the app may change what is in it.
+    pub write: bool,
+}
+
+/// What an instance may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall clock per request; at its end Python gets an exception and the client a 504.
+    pub time: Duration,
+    /// How long after that Python may unwind before the instance is stopped.
+    pub grace: Duration,
+    /// Wall clock for starting Python and importing the app.
+    pub start: Duration,
+    /// Linear memory and tables per instance, in bytes.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            grace: Duration::from_secs(1),
+            start: Duration::from_secs(60),
+            memory: 256 << 20,
+        }
+    }
+}
