@@ -10,6 +10,8 @@
 set -euo pipefail
 LC_ALL=C
 export LC_ALL
+# What the caller's make or shell means for its own build must not reach CPython's.
+unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS CXXFLAGS LDFLAGS CONFIG_SITE PYTHONPATH PYTHONHOME
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 for part in common fetch toolchain libs python link stdlib; do
@@ -17,6 +19,9 @@ for part in common fetch toolchain libs python link stdlib; do
     . "$here/$part.sh"
 done
 
+case $ROOT in
+*[[:space:]]*) die "$ROOT: CPython's makefiles cannot build in a folder with a blank in its name; clone into another one" ;;
+esac
 mkdir -p "$WORK" "$OUT"
 # One build at a time in this tree.
 if command -v flock >/dev/null; then

@@ -11,7 +11,6 @@ WORK=$ROOT/target/guest       # everything in between
 SRC=$WORK/src
 LOGS=$WORK/logs
 STAMPS=$WORK/stamps
-SYSROOT=$WORK/sysroot         # our libraries and, without a WASI SDK, wasi-libc
 JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 
 say() { printf 'python-wasm: %s\n' "$*" >&2; }

@@ -52,6 +52,7 @@ copy_tests() {
     cp -R "$CPYTHON/Lib/test" "$new/test"
     (cd "$new/test" && rm -rf test_tkinter test_ttk test_ctypes test_free_threading test_capi test_cext test_cppext \
         test_multiprocessing_* test_pyrepl test_idle.py test_asyncio leakers tkinterdata)
+    cp "$PYTHON_WASM"/tests/*.py "$new/test"
     find "$new" -name __pycache__ -prune -exec rm -rf {} +
     # Some tests are broken on purpose or written in encodings that the native build lacks; they stay uncompiled.
     compile_python "$new" /tests || true
@@ -68,5 +69,5 @@ build_stdlib() {
         step package "$(stamp stdlib) $(contents "$PYTHON_WASM/lib") $(declare -f copy_package compile_python)" "" copy_package
     fi
     [ -e "$OUT/test/test" ] || rm -f "$STAMPS/tests"
-    step tests "$(stamp native-make) $(declare -f copy_tests compile_python)" "compiling CPython's tests" copy_tests
+    step tests "$(stamp native-make) $(contents "$PYTHON_WASM/tests") $(declare -f copy_tests compile_python)" "compiling CPython's tests" copy_tests
 }

@@ -14,7 +14,7 @@ toolchain() {
         local bin=$WASI_SDK_PATH/bin libc=$WASI_SDK_PATH/share/wasi-sysroot
         [ -x "$bin/clang" ] || die "WASI_SDK_PATH is $WASI_SDK_PATH, which has no bin/clang: name the folder a WASI SDK was unpacked into"
         GUEST_CC="$bin/clang --target=$TARGET --sysroot=$libc"
-        AR=$bin/llvm-ar RANLIB=$bin/llvm-ranlib NM=$bin/llvm-nm
+        AR=$bin/llvm-ar RANLIB=$bin/llvm-ranlib
         NATIVE_CC=${CC:-$(command -v cc || command -v gcc || command -v clang || true)}
         [ -n "$NATIVE_CC" ] || die "no C compiler for this machine: install gcc or clang"
         TOOLCHAIN_ID="$WASI_SDK_PATH $("$bin/clang" --version | head -n 1)"
@@ -23,7 +23,7 @@ toolchain() {
     fetch wasi-libc
     NATIVE_CC=clang-19
     GUEST_CC="clang-19 --target=$TARGET --sysroot=$SRC/wasi-libc/usr -resource-dir $WORK/clang"
-    AR=llvm-ar-19 RANLIB=llvm-ranlib-19 NM=llvm-nm-19
+    AR=llvm-ar-19 RANLIB=llvm-ranlib-19
     TOOLCHAIN_ID="$(clang-19 --version | head -n 1) $(lock_line wasi-libc)"
     step toolchain "$TOOLCHAIN_ID" "" prepare_toolchain
 }
