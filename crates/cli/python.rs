@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use wasgi_config::{LIMITS, Overrides, load_without_app};
-use wasgi_engine::{AppSpec, Entry};
+use wasgi_engine::{AppSpec, Entry, Isolation};
 use wasgi_server::{AccessFormat, Log};
 
 use crate::failure::Failure;
@@ -73,6 +73,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .map_or("/tmp".to_owned(), |grant| grant.guest.clone()),
         mounts: spec::grants(&options.files).collect(),
         env: options.env,
+        isolation: Isolation::default(),
+        warmup: Vec::new(),
         limits: spec::limits(&options.limits),
     };
     let app = interpreter::app(&engine, spec, log.app("python"))?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wasgi_config::{Config, Entry, Grant};
-use wasgi_engine::{AppSpec, Limits, Mount};
+use wasgi_engine::{AppSpec, Isolation, Limits, Mount};
 
 /// Where the guest sees the app's root.
 const ROOT: &str = "/app";
@@ -59,6 +59,8 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
         mounts,
         env: app.env.clone(),
         working_dir: ROOT.to_owned(),
+        isolation: Isolation::default(),
+        warmup: Vec::new(),
         limits: limits(&config.limits),
     }
 }

@@ -128,10 +128,10 @@ int32_t wasgi_start(int32_t block_length)
     return failed ? WASGI_FAILED : WASGI_OK;
 }
 
-int32_t wasgi_seal(void)
+int32_t wasgi_seal(int32_t rewinds)
 {
     PyObject *module = PyImport_ImportModule("wasgi.seal");
-    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "seal", NULL);
+    PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "seal", "i", rewinds);
     int32_t outcome = result == NULL ? WASGI_FAILED : result == Py_True ? WASGI_OK : WASGI_FILES_OPEN;
     if (result == NULL)
         PyErr_Print();

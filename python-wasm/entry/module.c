@@ -64,6 +64,11 @@ static PyObject *own_entropy(PyObject *module, PyObject *generator)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(settle_doc,
+             "settle(objects)\n\n"
+             "Makes the objects of a list and all they refer to immortal, and fills the holes between them, so that what\n"
+             "comes after lies together. For good: what is dropped later is never freed.");
+
 /* The host answers with a negative errno; the rest of the guest knows errno as libc has it, which on WASI is the same. */
 static PyObject *raise_errno(int32_t result)
 {
@@ -234,6 +239,7 @@ static PyMethodDef methods[] = {
     {"serve", serve, METH_VARARGS, serve_doc},
     {"on_restore", on_restore, METH_O, on_restore_doc},
     {"own_entropy", own_entropy, METH_O, own_entropy_doc},
+    {"settle", wasgi_settle, METH_O, settle_doc},
     {"body_readinto", body_readinto, METH_O, body_readinto_doc},
     {"reply_head", (PyCFunction)(void (*)(void))reply_head, METH_FASTCALL, reply_head_doc},
     {"reply_body", (PyCFunction)(void (*)(void))reply_body, METH_FASTCALL, reply_body_doc},

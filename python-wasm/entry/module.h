@@ -16,4 +16,7 @@ PyObject *wasgi_base_environ(void);
 /* The function that _wasgi.on_restore() was given: called in each copy of a snapshot. Borrowed; NULL if there is none. */
 PyObject *wasgi_restore_hook(void);
 
+/* _wasgi.settle(), in settle.c. */
+PyObject *wasgi_settle(PyObject *module, PyObject *objects);
+
 #endif

@@ -17,7 +17,7 @@ use crate::lines::InstanceLog;
 use crate::locks::Locks;
 use crate::memory::with_image;
 use crate::snapshot::Snapshot;
-use crate::spec::{AppSpec, Entry, Mount};
+use crate::spec::{AppSpec, Entry, Isolation, Mount};
 use crate::time_limit::TimeLimit;
 use crate::wasi::{self, MountError, Streams};
 use crate::{abi, block, host};
@@ -162,7 +162,7 @@ impl App {
     /// Loads the app once and keeps its memory; `None` if it cannot be copied.
     async fn take_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
         let mut raw = self.load().await?;
-        let sealed = self.call(&mut raw, abi::SEAL, ()).await?;
+        let sealed = self.call(&mut raw, abi::SEAL, i32::from(self.shared.spec.isolation == Isolation::Request)).await?;
         raw.log.mark(None);
         match self.judge(&mut raw, sealed)? {
             abi::FILES_OPEN => return Ok(None),

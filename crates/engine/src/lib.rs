@@ -35,5 +35,5 @@ pub use exchange::{AppLog, BodyError, Failure, PeerGone, ReplyHead, ReplySink, R
 pub use guest_module::ModuleError;
 pub use instance::{Instance, Report, RewindError, Rewound};
 pub use python::PythonFiles;
-pub use spec::{AppSpec, Entry, Limits, Mount};
+pub use spec::{AppSpec, Entry, Isolation, Limits, Mount};
 pub use wasi::MountError;

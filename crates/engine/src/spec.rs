@@ -20,8 +20,22 @@ pub struct AppSpec {
     pub env: Vec<(String, String)>,
     /// Guest folder the app starts in.
     pub working_dir: String,
+    /// How much of one request the next may see.
+    pub isolation: Isolation,
+    /// Paths asked for by GET before the snapshot is taken, so that what a first request imports and caches is in it.
+    pub warmup: Vec<String>,
     /// What each instance and request may use.
     pub limits: Limits,
+}
+
+/// How much of one request the next may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// Memory lives on from request to request, as with any server.
+    #[default]
+    Worker,
+    /// Each request finds the app as it was after its import; see [`Instance::rewind`](crate::Instance::rewind).
+    Request,
 }
 
 /// Where the WSGI callable of an app is.

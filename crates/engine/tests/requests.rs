@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasgi_engine::{
-    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Limits, Mount, PeerGone, PythonFiles,
+    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone, PythonFiles,
     ReplyHead, ReplySink, Report, Request, RequestBody, RewindError, StartError,
 };
 
@@ -153,6 +153,8 @@ fn site(code: &str, change: impl FnOnce(&mut AppSpec)) -> Site {
         }],
         env: vec![],
         working_dir: "/app".into(),
+        isolation: Isolation::Request,
+        warmup: vec![],
         limits: Limits {
             grace: Duration::from_millis(500),
             ..Limits::default()
