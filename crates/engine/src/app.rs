@@ -9,8 +9,8 @@ use wasmtime::{InstancePre, Linker, Store, WasmParams};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::engine::{Engine, EngineError};
-use crate::exchange::AppLog;
-use crate::guest::{Guest, MemoryLimit};
+use crate::exchange::{AppLog, Failure};
+use crate::guest::{Guest, MemoryLimit, begin};
 use crate::image::Image;
 use crate::instance::{self, End, Instance, RewindError};
 use crate::lines::InstanceLog;
@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 use crate::spec::{AppSpec, Entry, Isolation, Mount};
 use crate::time_limit::TimeLimit;
 use crate::wasi::{self, MountError, Streams};
-use crate::{abi, block, host};
+use crate::{abi, block, host, warmup};
 
 /// An app bound to the engine: makes instances. Cheap to clone.
 #[derive(Clone)]
@@ -162,6 +162,7 @@ impl App {
     /// Loads the app once and keeps its memory; `None` if it cannot be copied.
     async fn take_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
         let mut raw = self.load().await?;
+        self.warm_up(&mut raw).await?;
         let sealed = self.call(&mut raw, abi::SEAL, i32::from(self.shared.spec.isolation == Isolation::Request)).await?;
         raw.log.mark(None);
         match self.judge(&mut raw, sealed)? {
@@ -171,6 +172,33 @@ impl App {
         }
         let snapshot = Snapshot::take(&mut raw.store, &raw.instance).map_err(StartError::Snapshot)?;
         Ok(Some(Arc::new(snapshot)))
+    }
+
+    /// Gives the app its warm-up requests. One that the app answers with an error is told to the log; one that kills the
+    /// instance is the end of the start.
+    async fn warm_up(&self, raw: &mut Raw) -> Result<(), StartError> {
+        let spec = &self.shared.spec;
+        for path in &spec.warmup {
+            for _ in 0..warmup::ROUNDS {
+                let (request, outcome) = warmup::request(path);
+                let limit = TimeLimit::new(spec.limits.time, spec.limits.grace);
+                let length = begin(raw.store.data_mut(), request, limit) as i32;
+                let handled = self.call(raw, abi::HANDLE, length).await?;
+                let exchange = raw.store.data_mut().exchange.take();
+                if let (Ok(code), Some(mut exchange)) = (&handled, exchange)
+                    && *code != abi::OK
+                {
+                    exchange.fail(Failure::App);
+                }
+                raw.log.mark(None);
+                self.judge(raw, handled)?;
+                if let Some(problem) = outcome.problem() {
+                    self.shared.log.line(None, &format!("warmup {path}: {problem}"));
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A fresh instance that has imported the app.

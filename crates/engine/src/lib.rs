@@ -27,6 +27,7 @@ mod snapshot;
 mod spec;
 mod ticker;
 mod time_limit;
+mod warmup;
 mod wasi;
 
 pub use app::{App, StartError};
