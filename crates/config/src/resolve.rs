@@ -28,12 +28,8 @@ pub(crate) struct Resolver<'a> {
 impl Resolver<'_> {
     /// `None` if anything is wrong; `problems` then says what.
     pub(crate) fn config(&mut self, raw: &Raw) -> Option<Config> {
-        let entry = self.entry(raw);
         let root = self.root(raw);
-        let entry = match (entry, &root) {
-            (Some(entry), Some(root)) => self.inside(entry, root, raw),
-            _ => None,
-        };
+        let entry = self.entry(raw, root.as_deref());
         let venv = raw.venv.as_ref().map(|at| self.venv(at)).unwrap_or_default();
         let python_path: Vec<PathBuf> = raw.python_path.iter().filter_map(|at| self.folder(at)).collect();
         let name = self.name(raw, root.as_deref());
@@ -82,7 +78,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn entry(&mut self, raw: &Raw) -> Option<Entry> {
+    fn entry(&mut self, raw: &Raw, root: Option<&Path>) -> Option<Entry> {
         match (&raw.module, &raw.wsgi_file) {
             (Some(module), Some(file)) => {
                 let (first, second) = if module.place <= file.place {
@@ -111,10 +107,8 @@ impl Resolver<'_> {
                     Some(at) => self.callable(at, &at.value)?,
                     None => "application".to_owned(),
                 };
-                Some(Entry::File {
-                    path: self.find(file, Kind::File)?,
-                    callable,
-                })
+                let path = self.wsgi_file(file, root?)?;
+                Some(Entry::File { path, callable })
             }
             (None, None) => {
                 if raw
@@ -204,26 +198,27 @@ impl Resolver<'_> {
             return self.folder(at);
         }
         match &raw.wsgi_file {
-            Some(at) if at.place == Place::Option => fs::canonicalize(self.current.join(&at.value))
-                .ok()?
-                .parent()
-                .map(Path::to_owned),
+            Some(at) if at.place == Place::Option => {
+                self.find(at, Kind::File, None)?.parent().map(Path::to_owned)
+            }
             _ => Some(self.file_folder.clone().unwrap_or_else(|| self.current.clone())),
         }
     }
 
-    /// The app sees its root only, so the file must be in it.
-    fn inside(&mut self, entry: Entry, root: &Path, raw: &Raw) -> Option<Entry> {
-        match (&entry, &raw.wsgi_file) {
-            (Entry::File { path, .. }, Some(at)) if !path.starts_with(root) => {
-                self.problems.push(at.problem(
-                    format!("`{}` is outside the app's root", at.value),
-                    "name a file in the root, or set root to a folder that holds both",
-                ));
-                None
-            }
-            _ => Some(entry),
+    /// In the file it is relative to the root, as a module is. The app sees its root only, so it must be in there.
+    fn wsgi_file(&mut self, at: &At<String>, root: &Path) -> Option<PathBuf> {
+        let path = match at.place {
+            Place::Option => self.find(at, Kind::File, None)?,
+            _ => self.find(at, Kind::File, Some(root))?,
+        };
+        if path.starts_with(root) {
+            return Some(path);
         }
+        self.problems.push(at.problem(
+            format!("`{}` is outside the app's root", at.value),
+            "name a file in the root, or set root to a folder that holds both",
+        ));
+        None
     }
 
     fn venv(&mut self, at: &At<String>) -> Vec<PathBuf> {
@@ -458,16 +453,18 @@ impl Resolver<'_> {
     }
 
     fn folder(&mut self, at: &At<String>) -> Option<PathBuf> {
-        self.find(at, Kind::Folder)
+        self.find(at, Kind::Folder, None)
     }
 
-    fn find(&mut self, at: &At<String>, kind: Kind) -> Option<PathBuf> {
+    /// `root` is what the path is relative to, unless that is the folder of the file or the current one.
+    fn find(&mut self, at: &At<String>, kind: Kind, root: Option<&Path>) -> Option<PathBuf> {
         let (noun, typed) = (kind.noun(), at.value.as_str());
         let relative = match at.place {
+            _ if root.is_some() => "the app's root",
             Place::Option => "the current folder",
             _ => "this file's folder",
         };
-        let found = self.base(at).join(typed);
+        let found = root.unwrap_or(self.base(at)).join(typed);
         let problem = match fs::canonicalize(&found) {
             _ if typed.is_empty() => at.problem(
                 format!("names no {noun}"),

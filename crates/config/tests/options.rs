@@ -116,6 +116,19 @@ fn a_file_named_alone_has_its_folder_as_root() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_told_even_without_a_file_of_settings() {
+    let overrides = Overrides {
+        wsgi_file: Some("/nowhere/wsgi.py".to_owned()),
+        ..Overrides::default()
+    };
+    let said = load(None, &overrides, &|_| None).unwrap_err().to_string();
+    assert!(
+        said.starts_with("APP: file `/nowhere/wsgi.py` is not there\nhint: "),
+        "{said}"
+    );
+}
+
+#[test]
 fn wrong_options_are_told_by_their_name_before_the_file() {
     let folder = folder();
     fs::write(
