@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::server::{Run, Server, config, folder, project, run, wasgi};
+use crate::server::{Run, Server, app_folder, config, folder, run, wasgi};
 
 const TIME: Duration = Duration::from_secs(60);
 
@@ -176,7 +176,7 @@ fn an_app_can_be_served_without_a_file() {
     ]);
     command
         .args(["--memory", "256MiB", "--root"])
-        .arg(project().join("tests/apps/pep3333"));
+        .arg(app_folder("pep3333"));
     let server = Server::spawn(dir, &mut command);
     assert_eq!(server.get("/ok").expect(200).text(), "fine\n");
 }

@@ -218,15 +218,21 @@ fn neighbours_are_served_while_one_misbehaves() {
 
 // Memory
 
+/// Time enough to fill the memory slowly, on a busy machine.
+static SMALL: LazyLock<Server> = LazyLock::new(|| {
+    let more = "workers = 2\n[limits]\ntime = \"25s\"\nmemory = \"96MiB\"\nqueue-time = \"60s\"";
+    Server::start(&config("limits", more))
+});
+
 /// Runs out of memory: 500, a line that says so, and the server goes on.
 #[track_caller]
 fn expect_out_of_memory(path: &str, said: &[&str]) {
-    let mark = SERVER.log.mark();
-    SERVER.get(path).expect(500);
-    SERVER.log.wait_until(mark, "out of memory", |line| {
+    let mark = SMALL.log.mark();
+    SMALL.get(path).expect(500);
+    SMALL.log.wait_until(mark, "out of memory", |line| {
         said.iter().any(|said| line.contains(said))
     });
-    SERVER.get("/ok").expect(200);
+    SMALL.get("/ok").expect(200);
 }
 
 #[test]

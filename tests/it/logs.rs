@@ -11,7 +11,9 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&config("talkat
 fn say(path: &str, text: &str) -> (String, String) {
     let mark = SERVER.log.mark();
     SERVER.get(path).expect(200);
-    let access = SERVER.log.wait_for(mark, &format!("\"GET {path} HTTP/1.1\""));
+    let access = format!("\"GET {path} HTTP/1.1\"");
+    let is_access = |line: &str| line.starts_with("127.0.0.1 - - [") && line.contains(&access);
+    let (_, access) = SERVER.log.wait_until(mark, &access, is_access);
     let id = access
         .split(" id=")
         .nth(1)

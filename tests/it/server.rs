@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,14 +33,23 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// An app.toml for the app in tests/apps/`app`, on a port that the system chooses.
+/// An app.toml for tests/apps/`app`/app.py, on a port that the system chooses.
 ///
 /// `more` continues the `[app]` table, and may open others.
 pub fn config(app: &str, more: &str) -> String {
-    let root = project().join("tests/apps").join(app);
-    format!(
-        "[listen]\nhttp = \"127.0.0.1:0\"\n\n[app]\nname = \"{app}\"\nroot = {root:?}\nwsgi-file = \"app.py\"\n{more}\n"
-    )
+    let entry = format!("wsgi-file = {:?}", app_folder(app).join("app.py"));
+    config_with_entry(app, &entry, more)
+}
+
+/// As `config`, with another line to say where the callable is.
+pub fn config_with_entry(app: &str, entry: &str, more: &str) -> String {
+    let root = app_folder(app);
+    format!("[listen]\nhttp = \"127.0.0.1:0\"\n\n[app]\nname = \"{app}\"\nroot = {root:?}\n{entry}\n{more}\n")
+}
+
+/// The folder of a test's app.
+pub fn app_folder(app: &str) -> PathBuf {
+    project().join("tests/apps").join(app)
 }
 
 /// The command under test. Its compiled code is cached where `cargo clean` finds it.
@@ -51,7 +60,7 @@ pub fn wasgi() -> Command {
     static COMPILED: OnceLock<()> = OnceLock::new();
     COMPILED.get_or_init(|| {
         // Once for all tests, so that they do not all compile CPython at the same time.
-        let root = project().join("tests/apps/pep3333");
+        let root = app_folder("pep3333");
         let mut check = bare_wasgi();
         check
             .env("XDG_CACHE_HOME", &cache)
@@ -194,6 +203,9 @@ impl Server {
                 return server;
             }
             let status = server.child().try_wait().expect("the child can be waited for");
+            if status.is_some() {
+                server.log.wait_for_end();
+            }
             assert!(
                 status.is_none(),
                 "the server ended ({status:?}) before it listened:\n{}",
@@ -209,7 +221,7 @@ impl Server {
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first TCP address it listens on.
@@ -352,6 +364,7 @@ impl Drop for Guard {
 pub struct Log {
     lines: Mutex<Vec<(Instant, String)>>,
     grown: Condvar,
+    readers: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Log {
@@ -359,6 +372,7 @@ impl Log {
         let log = Arc::new(Self {
             lines: Mutex::default(),
             grown: Condvar::new(),
+            readers: Mutex::default(),
         });
         log.follow(child.stdout.take().expect("piped"));
         log.follow(child.stderr.take().expect("piped"));
@@ -367,7 +381,7 @@ impl Log {
 
     fn follow(self: &Arc<Self>, from: impl Read + Send + 'static) {
         let log = Arc::clone(self);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut from = BufReader::new(from);
             let mut line = Vec::new();
             while matches!(from.read_until(b'\n', &mut line), Ok(1..)) {
@@ -377,10 +391,26 @@ impl Log {
                 line.clear();
             }
         });
+        self.readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(reader);
+    }
+
+    /// Waits until everything that an ended server has written is here.
+    fn wait_for_end(&self) {
+        for reader in self
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            let _ = reader.join();
+        }
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<(Instant, String)>> {
-        self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many lines there are; later lines are "since" this mark.
@@ -422,7 +452,7 @@ impl Log {
             lines = self
                 .grown
                 .wait_timeout(lines, left)
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
     }

@@ -43,10 +43,11 @@ fn workers_that_count_in_one_file_lose_nothing() {
 
 #[test]
 fn a_worker_that_is_stopped_gives_up_its_locks() {
-    let more = format!("workers = 2\n{FILES}\n[limits]\ntime = \"1s\"\nqueue-time = \"60s\"");
+    let more = format!("workers = 2\n{FILES}\n[limits]\ntime = \"3s\"\nqueue-time = \"60s\"");
     let server = Server::start(&config("counter", &more));
     assert_eq!(server.get("/add").expect(200).text(), "1");
     // Holds an exclusive lock with half of its change already in the file, and is stopped there.
+    // The client has its 504 before that, so the next one waits for the lock during the grace.
     server.get("/hold").expect(504);
     assert_eq!(
         server.get("/add").expect(200).text(),

@@ -4,14 +4,20 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::server::{Run, Server, bare_wasgi, config, folder, project, run, wasgi};
+use crate::server::{Run, Server, app_folder, bare_wasgi, config, config_with_entry, folder, run, wasgi};
 
 const TIME: Duration = Duration::from_secs(90);
+
+/// The folder `packages` of a test's app, as a line of its app.toml.
+fn python_path(app: &str) -> String {
+    format!("python-path = [{:?}]", app_folder(app).join("packages"))
+}
 
 /// Both commands that start an app must refuse it: not 0, nothing listening, the reason on stderr.
 #[track_caller]
 fn expect_refused(file: &str, more: &str, reasons: &[&str]) -> Run {
-    let toml = config("refused", more).replace("app.py", file);
+    let entry = format!("wsgi-file = {:?}", app_folder("refused").join(file));
+    let toml = config_with_entry("refused", &entry, more);
     let dir = folder(&toml);
     let mut last = None;
     for command in ["check", "serve"] {
@@ -63,7 +69,7 @@ fn an_app_without_the_callable_is_refused() {
         &["nothing.py", "'application'", "did you mean app?"],
     );
     expect_refused("text.py", "", &["application", "str"]);
-    let dir = folder(&config("refused", "").replace("wsgi-file = \"app.py\"", "module = \"nothing:create\""));
+    let dir = folder(&config_with_entry("refused", "module = \"nothing:create\"", ""));
     let run = run(wasgi().arg("serve").arg(dir.path().join("app.toml")), TIME);
     assert_ne!(run.code(), 0);
     assert!(
@@ -96,7 +102,7 @@ fn an_import_without_end_is_refused() {
 fn a_package_with_a_native_extension_is_refused_by_name() {
     let run = expect_refused(
         "native.py",
-        "python-path = [\"packages\"]",
+        &python_path("refused"),
         &["'thing'", "native extension", ".so"],
     );
     assert!(
@@ -106,7 +112,7 @@ fn a_package_with_a_native_extension_is_refused_by_name() {
     );
     let run = expect_refused(
         "native_part.py",
-        "python-path = [\"packages\"]",
+        &python_path("refused"),
         &["'pkg'", "native extension"],
     );
     assert!(
@@ -118,7 +124,7 @@ fn a_package_with_a_native_extension_is_refused_by_name() {
 
 #[test]
 fn an_optional_native_extension_is_done_without() {
-    let server = Server::start(&config("speedups", "python-path = [\"packages\"]\nworkers = 1"));
+    let server = Server::start(&config("speedups", &(python_path("speedups") + "\nworkers = 1")));
     assert_eq!(server.get("/").expect(200).text(), "python 42");
 }
 
@@ -141,7 +147,7 @@ fn check(cache: &Path) -> Run {
     command
         .env("XDG_CACHE_HOME", cache)
         .args(["check", "app:application", "--root"]);
-    command.arg(project().join("tests/apps/pep3333"));
+    command.arg(app_folder("pep3333"));
     run(&mut command, Duration::from_secs(300))
 }
 

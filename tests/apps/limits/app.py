@@ -1,11 +1,10 @@
-"""Runs into every limit there is, one path each. GET /worker tells one instance from the next."""
+"""Runs into every limit there is, one path each."""
 
 import os
 import sys
 import time
 
-# A worker that has been replaced has another one.
-WORKER = os.urandom(8).hex()
+WORKER = None
 LEAK = []
 
 
@@ -39,6 +38,10 @@ def ok(environ):
 
 @view
 def worker(environ):
+    """Tells one instance from the next. Drawn at the first request, since all share what was there at the import."""
+    global WORKER
+    if WORKER is None:
+        WORKER = os.urandom(8).hex()
     return WORKER.encode()
 
 
@@ -527,15 +530,20 @@ def recursion_xml():
     etree.tostring(tree)
 
 
+def chain(inner):
+    yield from inner
+
+
+def chained(depth):
+    value = iter(())
+    for _ in range(depth):
+        value = chain(value)
+    return value
+
+
 @recursion
 def recursion_generators():
-    def chain(inner):
-        yield from inner
-
-    value = iter(())
-    for _ in range(100_000):
-        value = chain(value)
-    list(value)
+    list(chained(20_000))
 
 
 @recursion
@@ -570,7 +578,7 @@ def recursion_exception_chain_raised(environ):
     raise error
 
 
-# CPython itself has no guard on these two; natively they overflow the C stack.
+# CPython itself has no guard on these; natively they overflow the C stack.
 
 
 @recursion
@@ -584,6 +592,11 @@ def unguarded_map():
 @recursion
 def unguarded_hash():
     hash(nested(300_000, tuple))
+
+
+@recursion
+def unguarded_free():
+    chained(300_000)
 
 
 # Ways out of the interpreter.
