@@ -167,11 +167,11 @@ mod tests {
     use crate::log::AccessFormat;
     use crate::runner::Report;
 
-    /// Replies `ok`; to a path with `slow` in it, once it gets a permit.
+    /// Replies `ok`; to `/slow` once it gets a permit; to `/after` at once, and then waits for the permit.
     #[derive(Clone)]
     struct Ok {
         open: Arc<Semaphore>,
-        /// Told of each request that waits.
+        /// Told when a request begins to wait, and when it has waited.
         waits: mpsc::Sender<()>,
     }
 
@@ -188,9 +188,10 @@ mod tests {
         }
 
         async fn handle(instance: &mut Ok, mut request: Request) -> Report {
-            if request.environ.windows(4).any(|part| part == b"slow") {
-                instance.waits.send(()).unwrap();
-                instance.open.acquire().await.unwrap().forget();
+            let is_for = |path: &[u8]| request.environ.windows(path.len()).any(|part| part == path);
+            let (slow, after) = (is_for(b"/slow"), is_for(b"/after"));
+            if slow {
+                instance.wait().await;
             }
             request.reply.head(ReplyHead {
                 status: 200,
@@ -199,10 +200,21 @@ mod tests {
             });
             request.reply.chunk(Bytes::from_static(b"ok"), true);
             request.reply.finish();
+            if after {
+                instance.wait().await;
+            }
             Report {
                 reusable: true,
                 ..Report::default()
             }
+        }
+    }
+
+    impl Ok {
+        async fn wait(&self) {
+            self.waits.send(()).unwrap();
+            self.open.acquire().await.unwrap().forget();
+            self.waits.send(()).unwrap();
         }
     }
 
@@ -336,6 +348,14 @@ mod tests {
         ask(&mut running, "/slow");
         server.waits.recv().unwrap();
         let mut idle = TcpStream::connect(&address).unwrap();
+        // Not merely in the backlog.
+        write!(idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"\r\n\r\nok") {
+            let mut byte = [0];
+            idle.read_exact(&mut byte).unwrap();
+            reply.extend(byte);
+        }
         server.stop();
         assert_eq!(idle.read(&mut [0]).unwrap(), 0);
         let end = Instant::now() + Duration::from_secs(10);
@@ -348,6 +368,22 @@ mod tests {
         assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
         server.end();
         assert!(!server.log().contains("stop-time"));
+    }
+
+    #[test]
+    fn a_stop_waits_for_an_app_that_has_replied_and_still_runs() {
+        let mut server = Running::start(&["127.0.0.1:0"], Limits::default());
+        get(&mut TcpStream::connect(server.address()).unwrap(), "/after");
+        server.waits.recv().unwrap();
+        server.stop();
+        let open = Arc::clone(&server.open);
+        let later = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(200));
+            open.add_permits(1);
+        });
+        server.end();
+        assert!(server.waits.try_recv().is_ok());
+        later.join().unwrap();
     }
 
     #[test]

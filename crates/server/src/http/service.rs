@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
-use wasgi_protocol::http::{Body, Connection as EnvironConnection};
+use wasgi_protocol::http::{Body, Connection as EnvironConnection, Refusal};
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
 use super::reply::{Cut, Record, ReplyBody, of_app, own, own_and_close, retry_later, status};
@@ -135,9 +135,11 @@ async fn answer<R: Runner>(
     }
     let environ = match environ {
         Ok(environ) => environ,
-        Err(too_long) => {
+        // Fields that fit the head, but not one value when they are joined.
+        Err(_) => {
+            let refusal = Refusal::HeadTooLong;
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Ok(own_and_close(record, status, Some(&too_long.to_string())));
+            return Ok(own_and_close(record, status, Some(&refusal.to_string())));
         }
     };
 

@@ -23,6 +23,9 @@ const BUFFER: (usize, usize) = (8 << 10, 64 << 10);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A connection between its socket and hyper.
+///
+/// A peer that has sent its last byte while a reply is due is taken to be gone, as nginx has it: a closed connection
+/// and one that is shut down for sending only look alike until something is written.
 pub(super) struct Wire<S> {
     stream: S,
     guard: Guard,

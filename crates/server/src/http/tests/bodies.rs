@@ -254,3 +254,31 @@ async fn a_reply_that_is_out_frees_the_connection_from_a_body_the_app_still_hold
     assert!(all.contains("first") && all.ends_with("second"), "{all}");
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_a_body_when_the_reply_is_out_is_woken() {
+    let (told, mut seen) = mpsc::unbounded_channel();
+    let server = Server::new(app(move |request| {
+        let told = told.clone();
+        async move {
+            let Request {
+                mut body, mut reply, ..
+            } = request;
+            reply.head(ReplyHead {
+                status: 200,
+                reason: Bytes::new(),
+                headers: Vec::new(),
+            });
+            reply.chunk(Bytes::from_static(b"ok"), true);
+            reply.finish();
+            told.send(poll_fn(|cx| body.poll_chunk(cx)).await).unwrap();
+            reusable()
+        }
+    }))
+    .await;
+    let begun = tokio::time::Instant::now();
+    let mut client = server.connect();
+    client.send(&post(10, "")).await;
+    assert_eq!(seen.recv().await, Some(Some(Err(BodyError::PeerGone))));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}

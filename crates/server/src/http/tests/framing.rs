@@ -353,3 +353,22 @@ async fn a_worker_that_vanishes_is_a_500_and_replaced() {
     let all = server.all(&[GET, LAST].concat()).await;
     assert_eq!(statuses(&all), ["500", "200"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_sends_more_than_the_peer_is_to_get_runs_to_its_end() {
+    let server = Server::new(app(|mut request| async move {
+        request.head(200, &[("Content-Length", "3")]);
+        for _ in 0..1000 {
+            request.chunk(vec![b'x'; 10_000], false).await.unwrap();
+        }
+        request.reply.finish();
+        reusable()
+    }))
+    .await;
+    // There is one worker.
+    let all = server
+        .all(&["HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", GET, LAST].concat())
+        .await;
+    assert_eq!(statuses(&all), ["200", "200", "200"]);
+    assert!(all.ends_with("\r\n\r\nxxx"), "{all}");
+}
