@@ -383,6 +383,7 @@ mod tests {
         });
         server.end();
         assert!(server.waits.try_recv().is_ok());
+        assert!(!server.log().contains("stop-time"));
         later.join().unwrap();
     }
 
