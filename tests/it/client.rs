@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a reply may take unless a test says otherwise: long enough for a worker to be replaced on a busy machine.
@@ -95,6 +96,18 @@ impl Connection {
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => false,
             Err(error) => panic!("sending {} bytes: {error}", bytes.len()),
         }
+    }
+
+    /// Sends `bytes` from another thread, so that the reply can be read meanwhile.
+    pub fn send_meanwhile(&mut self, bytes: Vec<u8>) -> JoinHandle<()> {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
+            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+        };
+        let mut sender = Self::new(stream.expect("a second handle"));
+        thread::spawn(move || {
+            sender.try_send(&bytes);
+        })
     }
 
     /// Says that nothing more will be sent.

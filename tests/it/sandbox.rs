@@ -14,7 +14,7 @@ const SECRET: &str = "the host's secret";
 
 /// root/ (read-only), data/ (writable), shared/ (read-only), and beside them what nobody granted.
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
-    let toml = "[listen]\nhttp = \"127.0.0.1:0\"\n\n[app]\nname = \"sandbox\"\nroot = \"root\"\nwsgi-file = \"root/app.py\"\n\
+    let toml = "[listen]\nhttp = \"127.0.0.1:0\"\n\n[app]\nname = \"sandbox\"\nroot = \"root\"\nwsgi-file = \"app.py\"\n\
                 workers = 1\n\n[app.env]\nPLAIN = \"as it is\"\nTAKEN = \"<${GRANTED}>\"\n\n\
                 [files]\n\"/data\" = { path = \"data\", write = true }\n\"/shared\" = { path = \"shared\" }\n";
     let dir = folder(toml);

@@ -37,8 +37,7 @@ pub fn project() -> &'static Path {
 ///
 /// `more` continues the `[app]` table, and may open others.
 pub fn config(app: &str, more: &str) -> String {
-    let entry = format!("wsgi-file = {:?}", app_folder(app).join("app.py"));
-    config_with_entry(app, &entry, more)
+    config_with_entry(app, "wsgi-file = \"app.py\"", more)
 }
 
 /// As `config`, with another line to say where the callable is.

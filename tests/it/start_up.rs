@@ -16,7 +16,7 @@ fn python_path(app: &str) -> String {
 /// Both commands that start an app must refuse it: not 0, nothing listening, the reason on stderr.
 #[track_caller]
 fn expect_refused(file: &str, more: &str, reasons: &[&str]) -> Run {
-    let entry = format!("wsgi-file = {:?}", app_folder("refused").join(file));
+    let entry = format!("wsgi-file = {file:?}");
     let toml = config_with_entry("refused", &entry, more);
     let dir = folder(&toml);
     let mut last = None;
