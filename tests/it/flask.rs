@@ -199,7 +199,7 @@ fn time_zones_and_clocks_are_right() {
 }
 
 #[test]
-fn workers_do_not_share_their_randomness() {
+fn random_values_differ() {
     let mut seen = HashSet::new();
     for _ in 0..8 {
         let values = server().get("/random").expect(200).json();

@@ -1,12 +1,14 @@
 //! What happens to a request that goes too far, to its client, to its worker, and to everyone else.
 
 use std::collections::HashMap;
+use std::fs;
+use std::process::Command;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Framing;
-use crate::server::{Server, config};
+use crate::server::{Server, config, folder, wasgi};
 
 const LIMIT: Duration = Duration::from_millis(700);
 const GRACE: Duration = Duration::from_secs(1);
@@ -293,17 +295,46 @@ fn the_server_does_not_hold_what_slow_clients_do_not_take() {
 }
 
 #[test]
-fn many_open_files_leave_some_for_the_others() {
+fn too_many_open_files_are_an_os_error() {
     let mut connection = SERVER.connect();
-    connection.send("GET /many-files-held HTTP/1.1\r\nHost: test\r\n\r\n");
-    let head = connection.head_to("GET");
-    assert_eq!(head.status, 200);
+    connection.send("GET /many-files-held?200000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(connection.head_to("GET").status, 200);
     let said = String::from_utf8(connection.chunk().expect("how many")).expect("text");
     assert!(said.starts_with("OSError after"), "{said}");
-    // It holds them now.
-    for _ in 0..5 {
-        SERVER.get("/ok").expect(200);
+}
+
+#[test]
+fn many_open_files_leave_some_for_the_others() {
+    // As a login shell or systemd starts it: 1024 files, of which each of two workers wants 900.
+    let dir = folder(&config("limits", "workers = 3"));
+    let wasgi = wasgi();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -Sn 1024; exec \"$0\" \"$@\""])
+        .arg(wasgi.get_program());
+    command.arg("serve").arg(dir.path().join("app.toml"));
+    for (name, value) in wasgi.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
     }
+    let server = Server::spawn(dir, &mut command);
+    let mut greedy = [server.connect(), server.connect()];
+    for connection in &mut greedy {
+        connection.send("GET /many-files-held?900 HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(connection.head_to("GET").status, 200);
+        let said = String::from_utf8(connection.chunk().expect("how many")).expect("text");
+        assert_eq!(said, "900 files\n");
+    }
+    // They hold them now.
+    for _ in 0..5 {
+        server.get("/ok").expect(200);
+    }
+    assert!(
+        greedy
+            .iter_mut()
+            .all(|connection| connection.chunk() == Some(Vec::new()))
+    );
 }
 
 // Ways out
@@ -354,6 +385,37 @@ fn what_the_sandbox_lacks_fails_as_python_code_expects() {
             .wait_for(mark, &format!("in {}", path[1..].replace('-', "_")));
         SERVER.log.wait_for(mark, said);
         SERVER.get("/ok").expect(200);
+    }
+}
+
+#[test]
+fn workers_that_ended_leave_nothing_behind() {
+    let server = Server::start(&config("limits", "workers = 2\n[limits]\ntime = \"20s\""));
+    let open = || {
+        fs::read_dir(format!("/proc/{}/fd", server.pid()))
+            .expect("Linux")
+            .count()
+    };
+    let end_some = |count: usize| {
+        for _ in 0..count {
+            server.get("/os-exit").expect(500);
+            server.get("/ok").expect(200);
+        }
+    };
+    end_some(20);
+    let (files, memory) = (open(), server.resident());
+    end_some(150);
+    // The last of them may still be on their way out.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while open() > files + 8 || server.resident() > memory + (48 << 20) {
+        assert!(
+            Instant::now() < deadline,
+            "{files} files and {} MiB have become {} and {}",
+            memory >> 20,
+            open(),
+            server.resident() >> 20
+        );
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

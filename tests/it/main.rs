@@ -6,6 +6,7 @@ mod client;
 mod server;
 
 mod config;
+mod copies;
 mod examples;
 mod flask;
 mod http;

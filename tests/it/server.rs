@@ -223,6 +223,10 @@ impl Server {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_pid()
+    }
+
     /// The first TCP address it listens on.
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
@@ -290,8 +294,7 @@ impl Server {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> usize {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero())).expect("proc is there");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("proc is there");
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))

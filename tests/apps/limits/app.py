@@ -260,15 +260,15 @@ def headers_of_megabytes(environ):
 
 @view
 def many_files_held(environ):
-    """Opens what it can, says how much, and holds it for a moment."""
+    """Opens as many as the query string says, or what it can; says how much, and holds it for a moment."""
     held = []
     try:
-        while len(held) < 200_000:
+        while len(held) < int(environ["QUERY_STRING"]):
             held.append(open(__file__))
         yield f"{len(held)} files\n".encode()
     except OSError as error:
         yield f"{type(error).__name__} after {len(held)} files\n".encode()
-    time.sleep(0.4)
+    time.sleep(0.5)
 
 
 # Recursion, in Python and in the C code under it. Each must be a RecursionError (or work), never a crash.

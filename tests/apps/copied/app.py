@@ -1,0 +1,25 @@
+"""Draws random values and reads clocks, also with what was made ready at the import."""
+
+import os
+import random
+import secrets
+import tempfile
+import time
+import uuid
+
+started = time.time()
+random.random()
+uuid.uuid4()
+tempfile.gettempdir()
+names = tempfile._get_candidate_names()
+next(names)
+
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/random":
+        values = (random.random(), random.getrandbits(64), uuid.uuid4(), secrets.token_hex(), os.urandom(8).hex())
+        reply = " ".join(map(str, (*values, next(names))))
+    else:
+        reply = f"{time.time() - started} {time.monotonic()}"
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [reply.encode()]
