@@ -95,7 +95,9 @@ impl Engine {
         wasi::add_to_linker(&mut linker)
             .and_then(|()| host::add_to_linker(&mut linker))
             .map_err(EngineError::Wasmtime)?;
-        let linked = linker.instantiate_pre(&self.module).map_err(EngineError::Wasmtime)?;
+        let linked = linker
+            .instantiate_pre(&self.module)
+            .map_err(EngineError::Wasmtime)?;
         let shared = Shared {
             engine: self.clone(),
             spec,
@@ -104,7 +106,9 @@ impl Engine {
             locks: Locks::default(),
             snapshot: OnceCell::new(),
         };
-        Ok(App { shared: Arc::new(shared) })
+        Ok(App {
+            shared: Arc::new(shared),
+        })
     }
 }
 
@@ -123,7 +127,12 @@ impl App {
     /// # Errors
     /// [`StartError`]; a traceback has gone to the app's log by then.
     pub async fn start(&self) -> Result<Instance, StartError> {
-        match self.shared.snapshot.get_or_try_init(|| self.take_snapshot()).await? {
+        match self
+            .shared
+            .snapshot
+            .get_or_try_init(|| self.take_snapshot())
+            .await?
+        {
             Some(snapshot) => self.restore(snapshot).await,
             None => {
                 let raw = self.load().await?;
@@ -140,7 +149,12 @@ impl App {
     pub async fn run_python(&self, args: &[String]) -> Result<i32, StartError> {
         let spec = &self.shared.spec;
         let mut block = Vec::new();
-        put(&mut block, "working-dir", &spec.working_dir, "the working directory")?;
+        put(
+            &mut block,
+            "working-dir",
+            &spec.working_dir,
+            "the working directory",
+        )?;
         for path in &spec.sys_path {
             put(&mut block, "sys.path", path, "a path")?;
         }
@@ -149,7 +163,9 @@ impl App {
         }
         let log = InstanceLog::new(self.shared.log.clone());
         let limit = TimeLimit::new(Duration::MAX, Duration::MAX);
-        let mut raw = self.instantiate(&self.shared.engine.bare, Streams::Inherit, log, limit).await?;
+        let mut raw = self
+            .instantiate(&self.shared.engine.bare, Streams::Inherit, log, limit)
+            .await?;
         self.initialize(&mut raw).await?;
         let length = raw.offer(block);
         match self.call(&mut raw, abi::MAIN, length).await? {
@@ -163,7 +179,13 @@ impl App {
     async fn take_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
         let mut raw = self.load().await?;
         self.warm_up(&mut raw).await?;
-        let sealed = self.call(&mut raw, abi::SEAL, i32::from(self.shared.spec.isolation == Isolation::Request)).await?;
+        let sealed = self
+            .call(
+                &mut raw,
+                abi::SEAL,
+                i32::from(self.shared.spec.isolation == Isolation::Request),
+            )
+            .await?;
         raw.log.mark(None);
         match self.judge(&mut raw, sealed)? {
             abi::FILES_OPEN => return Ok(None),
@@ -203,7 +225,9 @@ impl App {
 
     /// A fresh instance that has imported the app.
     async fn load(&self) -> Result<Raw, StartError> {
-        let Shared { engine, spec, log, .. } = &*self.shared;
+        let Shared {
+            engine, spec, log, ..
+        } = &*self.shared;
         let log = InstanceLog::new(log.clone());
         let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
         let streams = Streams::Log(log.clone());
@@ -226,7 +250,9 @@ impl App {
         let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
         let streams = Streams::Log(log.clone());
         let mut raw = self.instantiate(&snapshot.image, streams, log, limit).await?;
-        snapshot.restore(&mut raw.store, &raw.instance).map_err(StartError::Wasmtime)?;
+        snapshot
+            .restore(&mut raw.store, &raw.instance)
+            .map_err(StartError::Wasmtime)?;
         let restored = self.call(&mut raw, abi::RESTORED, ()).await?;
         raw.log.mark(None);
         match self.judge(&mut raw, restored)? {
@@ -259,11 +285,18 @@ impl App {
             Err(End::Exited(code)) => StartError::Exited(code),
             Err(End::Crashed(how)) => StartError::Crashed(how),
         };
-        Err(if guest.memory_limit.refused { self.out_of_memory(error.to_string()) } else { error })
+        Err(if guest.memory_limit.refused {
+            self.out_of_memory(error.to_string())
+        } else {
+            error
+        })
     }
 
     fn out_of_memory(&self, how: String) -> StartError {
-        StartError::Memory { limit: self.shared.spec.limits.memory, how }
+        StartError::Memory {
+            limit: self.shared.spec.limits.memory,
+            how,
+        }
     }
 
     async fn call<P: WasmParams + Sync>(
@@ -272,8 +305,15 @@ impl App {
         name: &str,
         params: P,
     ) -> Result<Result<i32, End>, StartError> {
-        let function = raw.instance.get_typed_func(&mut raw.store, name).map_err(StartError::Wasmtime)?;
-        Ok(instance::call(&self.shared.engine, &mut raw.store, &function, params).await.0)
+        let function = raw
+            .instance
+            .get_typed_func(&mut raw.store, name)
+            .map_err(StartError::Wasmtime)?;
+        Ok(
+            instance::call(&self.shared.engine, &mut raw.store, &function, params)
+                .await
+                .0,
+        )
     }
 
     /// An instance whose memory is a copy of `image`. Nothing in it has run.
@@ -284,12 +324,24 @@ impl App {
         log: InstanceLog,
         limit: TimeLimit,
     ) -> Result<Raw, StartError> {
-        let Shared { engine, spec, linked, locks, .. } = &*self.shared;
-        let temp = tempfile::Builder::new().prefix("wasgi-").tempdir().map_err(StartError::Temp)?;
+        let Shared {
+            engine,
+            spec,
+            linked,
+            locks,
+            ..
+        } = &*self.shared;
+        let temp = tempfile::Builder::new()
+            .prefix("wasgi-")
+            .tempdir()
+            .map_err(StartError::Temp)?;
         let guest = Guest {
             wasi: self.wasi(temp.path(), streams)?,
             memory: None,
-            memory_limit: MemoryLimit { bytes: spec.limits.memory, refused: false },
+            memory_limit: MemoryLimit {
+                bytes: spec.limits.memory,
+                refused: false,
+            },
             limit,
             interrupt_words: None,
             entropy: Vec::new(),
@@ -315,8 +367,16 @@ impl App {
     /// the same for a copy as it was for what the snapshot was taken of.
     fn wasi(&self, temp: &Path, streams: Streams) -> Result<WasiP1Ctx, MountError> {
         let Shared { engine, spec, .. } = &*self.shared;
-        let library = Mount { host: engine.python.lib.clone(), guest: "/lib".into(), write: false };
-        let scratch = Mount { host: temp.to_owned(), guest: "/tmp".into(), write: true };
+        let library = Mount {
+            host: engine.python.lib.clone(),
+            guest: "/lib".into(),
+            write: false,
+        };
+        let scratch = Mount {
+            host: temp.to_owned(),
+            guest: "/tmp".into(),
+            write: true,
+        };
         wasi::context(spec.mounts.iter().chain([&library, &scratch]), &spec.env, streams)
     }
 
@@ -343,10 +403,15 @@ impl App {
 
     /// Has libc find its folders and standard streams.
     async fn initialize(&self, raw: &mut Raw) -> Result<(), StartError> {
-        let initialize: wasmtime::TypedFunc<(), ()> =
-            raw.instance.get_typed_func(&mut raw.store, abi::INITIALIZE).map_err(StartError::Wasmtime)?;
+        let initialize: wasmtime::TypedFunc<(), ()> = raw
+            .instance
+            .get_typed_func(&mut raw.store, abi::INITIALIZE)
+            .map_err(StartError::Wasmtime)?;
         raw.store.set_epoch_deadline(1);
-        initialize.call_async(&mut raw.store, ()).await.map_err(StartError::Wasmtime)
+        initialize
+            .call_async(&mut raw.store, ())
+            .await
+            .map_err(StartError::Wasmtime)
     }
 }
 
@@ -361,7 +426,12 @@ impl Raw {
 
 fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
     let mut block = Vec::new();
-    put(&mut block, "working-dir", &spec.working_dir, "the working directory")?;
+    put(
+        &mut block,
+        "working-dir",
+        &spec.working_dir,
+        "the working directory",
+    )?;
     for path in &spec.sys_path {
         put(&mut block, "sys.path", path, "a path")?;
     }

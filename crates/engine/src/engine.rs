@@ -50,7 +50,8 @@ impl Engine {
             source,
         })?;
         let guest = guest_module::split(&wasm)?;
-        let module = code_cache::load(&wasmtime, &guest.code, cache, progress).map_err(EngineError::Wasmtime)?;
+        let module =
+            code_cache::load(&wasmtime, &guest.code, cache, progress).map_err(EngineError::Wasmtime)?;
         let data = guest.data.iter().map(|(at, bytes)| (*at, &bytes[..]));
         let bare = Image::of_parts(guest.minimum, data).map_err(EngineError::Image)?;
         let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Thread)?;

@@ -53,7 +53,10 @@ pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
             Payload::Version { range, .. } => code.extend_from_slice(&wasm[range.clone()]),
             Payload::ImportSection(imports) => {
                 for import in imports.clone().into_imports() {
-                    if matches!(import?.ty, TypeRef::Memory(_) | TypeRef::Global(_) | TypeRef::Table(_)) {
+                    if matches!(
+                        import?.ty,
+                        TypeRef::Memory(_) | TypeRef::Global(_) | TypeRef::Table(_)
+                    ) {
                         return Err(ModuleError::State("imports memory, globals or tables"));
                     }
                 }
@@ -63,7 +66,9 @@ pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
                     return Err(ModuleError::State("has several memories"));
                 }
                 for memory in memories.clone() {
-                    minimum = usize::try_from(memory?.initial).ok().and_then(|it| it.checked_mul(WASM_PAGE));
+                    minimum = usize::try_from(memory?.initial)
+                        .ok()
+                        .and_then(|it| it.checked_mul(WASM_PAGE));
                 }
             }
             Payload::GlobalSection(globals) => {
@@ -84,7 +89,11 @@ pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
             Payload::DataSection(segments) => {
                 for segment in segments.clone() {
                     let segment = segment?;
-                    let DataKind::Active { memory_index: 0, offset_expr } = segment.kind else {
+                    let DataKind::Active {
+                        memory_index: 0,
+                        offset_expr,
+                    } = segment.kind
+                    else {
                         return Err(ModuleError::State("has passive data"));
                     };
                     let Operator::I32Const { value } = offset_expr.get_operators_reader().read()? else {
@@ -108,7 +117,10 @@ pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
         return Err(ModuleError::State("has mutable globals beside its stack pointer"));
     }
     let minimum = minimum.ok_or(ModuleError::State("has no memory"))?;
-    if data.iter().any(|(at, bytes)| at.checked_add(bytes.len()).is_none_or(|end| end > minimum)) {
+    if data
+        .iter()
+        .any(|(at, bytes)| at.checked_add(bytes.len()).is_none_or(|end| end > minimum))
+    {
         return Err(ModuleError::State("places data outside its memory"));
     }
     Ok(GuestModule { code, data, minimum })

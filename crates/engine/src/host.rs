@@ -64,7 +64,10 @@ fn interrupt_words(
 fn entropy(mut caller: Caller<'_, Guest>, at: i32, length: i32) -> wasmtime::Result<()> {
     slice_mut(&mut caller, at, length)?;
     let places = &mut caller.data_mut().entropy;
-    wasmtime::ensure!(places.len() < MAX_ENTROPY, "more than {MAX_ENTROPY} places with entropy of their own");
+    wasmtime::ensure!(
+        places.len() < MAX_ENTROPY,
+        "more than {MAX_ENTROPY} places with entropy of their own"
+    );
     places.push((at as u32, length as u32));
     Ok(())
 }

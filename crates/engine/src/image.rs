@@ -56,7 +56,14 @@ impl Image {
         let file = OwnedFd::from(file);
         // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
         let bytes = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::SHARED, &file, 0)?
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )?
         };
         let bytes = NonNull::new(bytes.cast()).expect("mmap does not return null");
         Ok(Self { file, bytes, length })
@@ -66,7 +73,9 @@ impl Image {
     pub(crate) fn of_memory(memory: &[u8]) -> io::Result<Self> {
         const ZERO: [u8; PAGE] = [0; PAGE];
         let pages = memory.chunks(PAGE).enumerate();
-        let used = pages.filter(|(_, page)| *page != ZERO).map(|(index, page)| (index * PAGE, page));
+        let used = pages
+            .filter(|(_, page)| *page != ZERO)
+            .map(|(index, page)| (index * PAGE, page));
         Self::of_parts(memory.len(), used)
     }
 

@@ -126,7 +126,11 @@ pub(crate) async fn call<P: WasmParams + Sync>(
     let _running = engine.ticker.run();
     store.set_epoch_deadline(1);
     let mut spent = Duration::ZERO;
-    let result = Timed { call: pin!(function.call_async(store, params)), spent: &mut spent }.await;
+    let result = Timed {
+        call: pin!(function.call_async(store, params)),
+        spent: &mut spent,
+    }
+    .await;
     (result.map_err(End::of), spent)
 }
 
@@ -139,7 +143,13 @@ impl Instance {
     ) -> wasmtime::Result<Self> {
         let handle = instance.get_typed_func(&mut store, abi::HANDLE)?;
         let restored = instance.get_typed_func(&mut store, abi::RESTORED)?;
-        Ok(Self { app, store, handle, restored, snapshot })
+        Ok(Self {
+            app,
+            store,
+            handle,
+            restored,
+            snapshot,
+        })
     }
 
     /// Takes one request through the app.
@@ -220,7 +230,10 @@ impl Instance {
         self.app.renew_host_state(self.store.data_mut())?;
         snapshot.refresh_entropy(&mut self.store);
         match call(self.app.engine(), &mut self.store, &self.restored, ()).await {
-            (Ok(abi::OK), _) => Ok(Rewound { pages, time: start.elapsed() }),
+            (Ok(abi::OK), _) => Ok(Rewound {
+                pages,
+                time: start.elapsed(),
+            }),
             _ => Err(RewindError::Hook),
         }
     }

@@ -82,10 +82,17 @@ impl ImageMemory {
         let total = reserved + guard;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
-        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), total, ProtFlags::empty(), flags)? };
+        let base =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), total, ProtFlags::empty(), flags)? };
         let base = NonNull::new(base.cast()).expect("mmap does not return null");
         // From here on, dropping `memory` unmaps.
-        let memory = Self { base, size: minimum, mapped: image.len(), reserved, total };
+        let memory = Self {
+            base,
+            size: minimum,
+            mapped: image.len(),
+            reserved,
+            total,
+        };
         // SAFETY: `base` is page-aligned as mmap gave it, and `image.len() <= reserved` bytes from it are ours alone.
         unsafe { image.map_at(base)? };
         Ok(memory)
@@ -103,7 +110,10 @@ unsafe impl LinearMemory for ImageMemory {
     }
 
     fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
-        wasmtime::ensure!(new_size <= self.reserved, "memory cannot grow past its reservation");
+        wasmtime::ensure!(
+            new_size <= self.reserved,
+            "memory cannot grow past its reservation"
+        );
         if new_size > self.mapped {
             // SAFETY: `mapped..new_size` lies in our reservation, and nothing refers to what was inaccessible.
             unsafe {
@@ -160,7 +170,10 @@ mod tests {
             memory.grow_to(4 * PAGE).expect("grows");
         }
         write(&a, PAGE, b'y');
-        assert_eq!((read(&a, PAGE), read(&b, PAGE), image.bytes()[PAGE]), (b'y', b'x', b'x'));
+        assert_eq!(
+            (read(&a, PAGE), read(&b, PAGE), image.bytes()[PAGE]),
+            (b'y', b'x', b'x')
+        );
     }
 
     #[test]

@@ -15,7 +15,11 @@ use crate::image::{Image, PAGE};
 /// If the kernel does not tell which pages were written, and does not map the image again either: the memory must not
 /// be used any more then.
 pub(crate) fn rewind(memory: &mut [u8], image: &Image) -> io::Result<usize> {
-    assert_eq!(memory.len(), image.len(), "only a memory of the image's size can go back to it");
+    assert_eq!(
+        memory.len(),
+        image.len(),
+        "only a memory of the image's size can go back to it"
+    );
     match pagemap() {
         Some(pagemap) => copy_written(pagemap, memory, image),
         None => remap(memory, image).map(|()| 0),

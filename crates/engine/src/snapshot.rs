@@ -29,13 +29,20 @@ impl Snapshot {
         let guest = store.data_mut();
         let entropy = std::mem::take(&mut guest.entropy);
         let interrupt_words = guest.interrupt_words;
-        let memory = guest.memory.ok_or_else(|| io::Error::other("the guest has no memory"))?;
+        let memory = guest
+            .memory
+            .ok_or_else(|| io::Error::other("the guest has no memory"))?;
         let image = Image::of_memory(memory.data(&*store))?;
         let stack_pointer = instance
             .get_global(&mut *store, STACK_POINTER)
             .and_then(|global| global.get(&mut *store).i32())
             .ok_or_else(|| io::Error::other("the guest has no stack pointer"))?;
-        Ok(Self { image: Arc::new(image), stack_pointer, interrupt_words, entropy })
+        Ok(Self {
+            image: Arc::new(image),
+            stack_pointer,
+            interrupt_words,
+            entropy,
+        })
     }
 
     /// Brings an instance made from the image to the snapshot's state.
@@ -44,7 +51,10 @@ impl Snapshot {
         store: &mut Store<Guest>,
         instance: &wasmtime::Instance,
     ) -> wasmtime::Result<()> {
-        let memory = store.data().memory.ok_or_else(|| wasmtime::format_err!("the guest has no memory"))?;
+        let memory = store
+            .data()
+            .memory
+            .ok_or_else(|| wasmtime::format_err!("the guest has no memory"))?;
         let missing = self.image.len() - memory.data_size(&*store);
         memory.grow(&mut *store, (missing / crate::guest_module::WASM_PAGE) as u64)?;
         if let Some(global) = instance.get_global(&mut *store, STACK_POINTER) {
@@ -60,7 +70,10 @@ impl Snapshot {
         let Some(memory) = store.data().memory else { return };
         let bytes = memory.data_mut(store);
         for &(at, length) in &self.entropy {
-            if let Some(words) = bytes.get_mut(at as usize..).and_then(|rest| rest.get_mut(..length as usize)) {
+            if let Some(words) = bytes
+                .get_mut(at as usize..)
+                .and_then(|rest| rest.get_mut(..length as usize))
+            {
                 rand::rng().fill(words);
             }
         }

@@ -20,7 +20,10 @@ pub(crate) struct Outcome(Arc<std::sync::Mutex<Option<String>>>);
 impl Outcome {
     /// What was wrong with the reply, if anything.
     pub(crate) fn problem(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take()
     }
 }
 
@@ -46,7 +49,15 @@ pub(crate) fn request(path: &str) -> (Request, Outcome) {
     }
     let outcome = Outcome::default();
     let reply = Box::new(Nowhere(outcome.0.clone()));
-    (Request { environ, id: "warmup".into(), body: Box::new(Nothing), reply }, outcome)
+    (
+        Request {
+            environ,
+            id: "warmup".into(),
+            body: Box::new(Nothing),
+            reply,
+        },
+        outcome,
+    )
 }
 
 struct Nothing;

@@ -7,9 +7,9 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiView};
 
 use crate::abi::errno;
-use crate::spec::Mount;
 use crate::guest::Guest;
 use crate::host::slice_mut;
+use crate::spec::Mount;
 use crate::time_limit::{Stopped, Waited, strike};
 
 /// Most open files, folders and streams of one instance.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasgi_engine::{
-    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone, PythonFiles,
-    ReplyHead, ReplySink, Report, Request, RequestBody, RewindError, StartError,
+    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone,
+    PythonFiles, ReplyHead, ReplySink, Report, Request, RequestBody, RewindError, StartError,
 };
 
 fn engine() -> Engine {
@@ -506,7 +506,12 @@ def app(environ, start_response):
 /// One request to an instance that is there already; its whole body.
 async fn ask(instance: &mut Instance, path: &str) -> String {
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let reply = Client { seen: seen.clone(), room: 99, then: WAITS, waker: None };
+    let reply = Client {
+        seen: seen.clone(),
+        room: 99,
+        then: WAITS,
+        waker: None,
+    };
     let request = Request {
         environ: environ(&[("PATH_INFO", path)]),
         id: "r1".into(),
@@ -517,7 +522,10 @@ async fn ask(instance: &mut Instance, path: &str) -> String {
     assert!(report.reusable, "{report:?}");
     let seen = seen.lock().expect("seen");
     assert!(seen.finished, "{:?}", seen.failure);
-    seen.chunks.iter().map(|(data, _)| String::from_utf8_lossy(data).into_owned()).collect()
+    seen.chunks
+        .iter()
+        .map(|(data, _)| String::from_utf8_lossy(data).into_owned())
+        .collect()
 }
 
 /// Leaves something behind in every place it can think of, and tells what it finds there.
@@ -565,7 +573,11 @@ async fn nothing_of_a_request_is_left_after_a_rewind() {
     let fresh = "[1, 0, False, 0, False, 0, False, '/app', False, 1000]";
     let mut instance = site.app.start().await.expect("starts");
     assert_eq!(ask(&mut instance, "/").await, fresh);
-    assert_ne!(ask(&mut instance, "/keep").await, fresh, "the canaries see nothing at all");
+    assert_ne!(
+        ask(&mut instance, "/keep").await,
+        fresh,
+        "the canaries see nothing at all"
+    );
     // The last one leaves nothing open, not even the folders that the next one needs.
     for path in ["/", "/", "/close", "/", "/"] {
         instance.rewind(true).await.expect("rewinds");
@@ -654,9 +666,16 @@ def app(environ, start_response):
 "#;
     let site = site(code, |_| ());
     let mut instance = site.app.start().await.expect("starts");
-    assert!(site.log.text().contains("open after import: '/tmp/journal'"), "{}", site.log.text());
+    assert!(
+        site.log.text().contains("open after import: '/tmp/journal'"),
+        "{}",
+        site.log.text()
+    );
     assert_eq!(ask(&mut instance, "/").await, "ok");
-    assert!(matches!(instance.rewind(false).await, Err(RewindError::NoSnapshot)));
+    assert!(matches!(
+        instance.rewind(false).await,
+        Err(RewindError::NoSnapshot)
+    ));
 }
 
 #[tokio::test]
