@@ -42,7 +42,7 @@ link_wasm() {
     # shellcheck disable=SC2046,SC2086
     (cd "$GUEST" && $GUEST_CC -mexec-model=reactor \
         -Wl,--stack-first -Wl,-z,stack-size=8388608 -Wl,--gc-sections \
-        -Wl,--export=__stack_pointer -Wl,--export-table \
+        -Wl,--export=__stack_pointer -Wl,--export-table -Wl,--wrap=__wasi_path_open \
         -o "$linked" "$WORK"/objects/entry/*.o "$WORK"/objects/modules/*.o \
         "libpython${PYVERSION%.*}.a" $(cat libs.txt) -L"$LIBS_DIR/lib" -lscrypt $GUEST_LIBS)
     # -O2 makes the file as small as -O3 in two thirds of the time; with neither does Python run measurably faster than

@@ -70,6 +70,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(Chosen { label, config }: &Chosen, engine: &Engine, log: &Log) -> Result<(), Failure> {
+    raise_open_files();
     let mut listeners = Vec::new();
     for address in &config.listen.http {
         // Before the app starts: an address that is taken should be told at once.
@@ -87,6 +88,18 @@ async fn serve(Chosen { label, config }: &Chosen, engine: &Engine, log: &Log) ->
     let site = Site::new(pool, config.limits.clone(), log.clone());
     wasgi_server::run(listeners, site, async { _ = stop.await }).await;
     Ok(())
+}
+
+/// Lets this process open as many files as it may be allowed to: connections and the files of every instance count
+/// against one limit, which starts low for the sake of programs that use select().
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Going on with what there is: the limit is told by whoever meets it.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
 fn cannot_listen(error: BindError) -> Failure {

@@ -64,7 +64,20 @@ pub(crate) struct Exchange {
     head: Head,
     /// What the app said of its length, while that is not yet sent.
     left: Option<u64>,
+    /// That length, until more than it has come.
+    length: Option<u64>,
     over: bool,
+}
+
+/// What became of a piece of the reply.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// It went out, as far as it was to.
+    All,
+    /// It is the first that goes past the Content-Length the app gave, which is told.
+    TooLong(u64),
+    /// There is no head to send it under.
+    NoHead,
 }
 
 enum Head {
@@ -82,6 +95,7 @@ impl Exchange {
             reply,
             head: Head::Missing,
             left: None,
+            length: None,
             over: false,
         }
     }
@@ -118,7 +132,8 @@ impl Exchange {
             return Err(crate::abi::refusal::ALREADY_SENT);
         }
         let head = reply::parse(block)?;
-        self.left = reply::content_length(&head);
+        self.length = reply::content_length(&head);
+        self.left = self.length;
         self.head = Head::Waits(head);
         Ok(())
     }
@@ -135,32 +150,37 @@ impl Exchange {
         room
     }
 
-    /// Sends the head if it still waits, then `data`. False if there is no head.
-    pub(crate) fn send(&mut self, data: Bytes, last: bool) -> bool {
+    /// Sends the head if it still waits, then `data`, but no more than the Content-Length that the app gave.
+    pub(crate) fn send(&mut self, mut data: Bytes, last: bool) -> Sent {
         match std::mem::replace(&mut self.head, Head::Sent) {
             Head::Missing => {
                 self.head = Head::Missing;
-                return false;
+                return Sent::NoHead;
             }
             // An app may send empty strings before it has something to say.
             Head::Waits(head) if data.is_empty() && !last => {
                 self.head = Head::Waits(head);
-                return true;
+                return Sent::All;
             }
             Head::Waits(head) => self.reply.head(head),
             Head::Sent => {}
         }
-        let length = data.len() as u64;
-        let complete = last || self.left == Some(length);
-        self.left = self.left.map(|left| left.saturating_sub(length));
+        let mut sent = Sent::All;
+        if let Some(left) = &mut self.left {
+            if data.len() as u64 > *left {
+                data.truncate(*left as usize);
+                sent = self.length.take().map_or(Sent::All, Sent::TooLong);
+            }
+            *left -= data.len() as u64;
+        }
         if !data.is_empty() {
-            self.reply.chunk(data, complete);
+            self.reply.chunk(data, last || self.left == Some(0));
         }
         if last {
             self.over = true;
             self.reply.finish();
         }
-        true
+        sent
     }
 
     /// Ends the exchange with a failure, unless it is over.

@@ -7,7 +7,7 @@ use wasmtime::{AsContextMut, Caller, Linker, Memory};
 
 use crate::abi::{self, errno};
 use crate::exchange::BodyError;
-use crate::guest::{Exchange, Guest};
+use crate::guest::{Exchange, Guest, Sent};
 use crate::locks::{Kind, Range, Refused};
 use crate::snapshot::MAX_ENTROPY;
 use crate::time_limit::{InterruptWords, Stopped, Waited, strike};
@@ -119,11 +119,22 @@ async fn reply_body(
             return Ok(-errno::EBADF);
         };
         let waited = caller.data().limit.wait(exchange.room()).await;
-        if let Waited::Done(Ok(())) = waited
-            && !exchange.send(piece, last)
-        {
-            caller.data_mut().exchange = Some(exchange);
-            return Ok(-errno::EINVAL);
+        let went = match waited {
+            Waited::Done(Ok(())) => exchange.send(piece, last),
+            _ => Sent::All,
+        };
+        match went {
+            Sent::All => {}
+            Sent::TooLong => {
+                caller
+                    .data()
+                    .log
+                    .note("the reply is longer than its Content-Length; the rest is dropped");
+            }
+            Sent::NoHead => {
+                caller.data_mut().exchange = Some(exchange);
+                return Ok(-errno::EINVAL);
+            }
         }
         match settle(&mut caller, exchange, waited)? {
             // The reply was failed when the limit struck: calling again after the handlers gets EPIPE.

@@ -49,6 +49,12 @@ impl InstanceLog {
         lock(&self.state).request = request;
     }
 
+    /// A line of the host's own about what the app does.
+    pub(crate) fn note(&self, text: &str) {
+        let request = lock(&self.state).request.clone();
+        self.log.line(request.as_deref(), text);
+    }
+
     /// The last line that was written.
     pub(crate) fn last_line(&self) -> String {
         lock(&self.state).last.clone()

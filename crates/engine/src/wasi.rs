@@ -12,8 +12,8 @@ use crate::host::slice_mut;
 use crate::spec::Mount;
 use crate::time_limit::{Stopped, Waited, strike};
 
-/// Most open files, folders and streams of one instance.
-const MAX_OPEN: usize = 1024;
+/// Most open files, folders and streams of one instance; the guest's own bound (entry/files.c) comes first.
+const MAX_OPEN: usize = 1100;
 
 /// Where a guest's standard streams go.
 pub(crate) enum Streams {

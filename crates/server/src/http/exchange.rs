@@ -24,6 +24,10 @@ const ROOM_BYTES: usize = 64 << 10;
 /// ... or this many pieces, which cost more than their bytes.
 const ROOM_PIECES: usize = 32;
 
+/// What an app may send beyond what the peer is to get (the body of a reply to HEAD) before it is told that nobody takes
+/// it: enough for one that does its work as it goes, bounded for one that never ends.
+const DROPPED_BYTES: usize = 16 << 20;
+
 /// One request on its way.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -49,6 +53,8 @@ struct Reply {
     end: Option<Result<(), Failure>>,
     /// What the connection thinks of further pieces.
     peer: PeerState,
+    /// Bytes that came when the peer had been served.
+    dropped: usize,
     connection: Option<Waker>,
     worker: Option<Waker>,
 }
@@ -200,6 +206,7 @@ impl ReplySink for Sink {
         let mut reply = self.0.reply();
         match reply.peer {
             PeerState::Gone => Poll::Ready(Err(PeerGone)),
+            PeerState::Served if reply.dropped > DROPPED_BYTES => Poll::Ready(Err(PeerGone)),
             PeerState::Served => Poll::Ready(Ok(())),
             PeerState::Takes if reply.bytes < ROOM_BYTES && reply.pieces.len() < ROOM_PIECES => {
                 Poll::Ready(Ok(()))
@@ -214,7 +221,8 @@ impl ReplySink for Sink {
     fn chunk(&mut self, data: Bytes, last: bool) {
         let connection = {
             let mut reply = self.0.reply();
-            if reply.peer != PeerState::Takes || data.is_empty() {
+            if reply.peer != PeerState::Takes {
+                reply.dropped += data.len();
                 return;
             }
             reply.whole = last && reply.pieces.is_empty();
