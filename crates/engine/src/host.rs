@@ -125,12 +125,9 @@ async fn reply_body(
         };
         match went {
             Sent::All => {}
-            Sent::TooLong => {
-                caller
-                    .data()
-                    .log
-                    .note("the reply is longer than its Content-Length; the rest is dropped");
-            }
+            Sent::TooLong(length) => caller.data().log.note(&format!(
+                "the reply is longer than its Content-Length of {length}; the rest is dropped"
+            )),
             Sent::NoHead => {
                 caller.data_mut().exchange = Some(exchange);
                 return Ok(-errno::EINVAL);
