@@ -111,6 +111,18 @@ deny: ## The whole of deny.toml, with security advisories; needs cargo-deny
 release: python ## An optimised wasgi, into target/release
 	@$(CARGO) build --locked --release
 
+.PHONY: bench
+bench: release ## wasgi beside uWSGI, Granian and Gunicorn: see bench/README.md; SECONDS=2 APPS=hello narrows it
+	@bench/setup.sh
+	@$(CARGO) build --quiet --locked --release --manifest-path bench/Cargo.toml --target-dir target/bench/build
+	@target/bench/build/release/wasgi-bench $(PART) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(APPS),--apps $(APPS)) $(if $(SERVERS),--servers $(SERVERS)) $(ARGS)
+
+.PHONY: bench-crates
+bench-crates: python packages ## What the parts cost: environ encoding, guest calls, rewind, new instances
+	@$(CARGO) bench --locked -p wasgi-protocol --bench environ
+	@$(CARGO) bench --locked -p wasgi-engine --bench requests
+
 .PHONY: install
 install: release ## The optimised wasgi and its Python, into PREFIX (default /usr/local)
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib/wasgi/python"

@@ -1,0 +1,252 @@
+//! The servers, and how each is told to run one worker.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::apps::App;
+use crate::place::Place;
+use crate::process::Launch;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// wasgi, memory lives on between requests.
+    WasgiWorker,
+    /// wasgi, a fresh sandbox for each request.
+    WasgiRequest,
+    /// `http-socket`: uWSGI's own HTTP, without its router.
+    Uwsgi,
+    /// WSGI, one worker with one blocking thread.
+    Granian,
+    /// The sync worker.
+    Gunicorn,
+    /// An app made into a component, a fresh instance for each request.
+    WasmtimeServe,
+}
+
+/// In the order of the report.
+pub const ALL: &[Server] = &[
+    Server::WasgiWorker,
+    Server::WasgiRequest,
+    Server::Uwsgi,
+    Server::Granian,
+    Server::Gunicorn,
+    Server::WasmtimeServe,
+];
+
+/// What differs between measurements, beyond server and app.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Processes, or instances of wasgi.
+    pub workers: usize,
+    /// Further lines of wasgi's `[limits]`.
+    pub limits: &'static str,
+    /// Further arguments of a peer.
+    pub args: &'static [&'static str],
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            limits: "",
+            args: &[],
+        }
+    }
+}
+
+impl Server {
+    /// As the command line and the results call it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::WasgiWorker => "wasgi-worker",
+            Self::WasgiRequest => "wasgi-request",
+            Self::Uwsgi => "uwsgi",
+            Self::Granian => "granian",
+            Self::Gunicorn => "gunicorn",
+            Self::WasmtimeServe => "wasmtime-serve",
+        }
+    }
+
+    /// As the report calls it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::WasgiWorker => "wasgi, worker",
+            Self::WasgiRequest => "wasgi, request",
+            Self::Uwsgi => "uWSGI",
+            Self::Granian => "Granian",
+            Self::Gunicorn => "Gunicorn sync",
+            Self::WasmtimeServe => "wasmtime serve",
+        }
+    }
+
+    /// How to start it with an app, on a port that was free just now.
+    ///
+    /// # Errors
+    /// Why this server cannot run here, in words.
+    pub fn launch(self, place: &Place, app: &App, setup: &Setup) -> Result<Launch, String> {
+        let port = free_port()?;
+        let address = format!("127.0.0.1:{port}");
+        let workers = setup.workers.to_string();
+        let arguments: Vec<&str>;
+        let mut command: Vec<OsString>;
+        match self {
+            Self::WasgiWorker | Self::WasgiRequest => {
+                let file = self.write_app_toml(place, app, setup, &address)?;
+                command = vec![place.wasgi.clone().into(), "serve".into(), file.into()];
+                arguments = vec!["--access-log", "off"];
+            }
+            Self::Uwsgi => {
+                command = vec![place.program("uwsgi").into()];
+                arguments = vec![
+                    "--http-socket",
+                    &address,
+                    "--module",
+                    "app:app",
+                    "--processes",
+                    &workers,
+                    "--master",
+                    "--need-app",
+                    "--die-on-term",
+                    "--disable-logging",
+                    // It closes after each reply without saying so, which wrk would count as errors.
+                    "--add-header",
+                    "Connection: close",
+                ];
+                let home = place.out.join("venv");
+                command.extend(["--virtualenv".into(), home.into()]);
+            }
+            Self::Granian => {
+                command = vec![place.program("granian").into()];
+                arguments = vec![
+                    "--interface",
+                    "wsgi",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    address.rsplit(':').next().unwrap_or_default(),
+                    "--workers",
+                    &workers,
+                    "--blocking-threads",
+                    "1",
+                    "--no-ws",
+                    "--log-level",
+                    "warning",
+                    "app:app",
+                ];
+            }
+            Self::Gunicorn => {
+                command = vec![place.program("gunicorn").into()];
+                arguments = vec!["--bind", &address, "--workers", &workers, "app:app"];
+            }
+            Self::WasmtimeServe => {
+                command = vec!["wasmtime".into(), "serve".into(), "-Scli".into(), "--addr".into()];
+                command.push(address.as_str().into());
+                command.push(component(place, app)?.into());
+                arguments = vec![];
+            }
+        }
+        command.extend(arguments.iter().map(OsString::from));
+        command.extend(setup.args.iter().map(OsString::from));
+        Ok(Launch {
+            command,
+            folder: place.app(app.name),
+            env: environment(place),
+            port,
+            log: place
+                .out
+                .join("logs")
+                .join(format!("{}-{}.log", self.key(), app.name)),
+        })
+    }
+
+    fn write_app_toml(
+        self,
+        place: &Place,
+        app: &App,
+        setup: &Setup,
+        address: &str,
+    ) -> Result<PathBuf, String> {
+        // Without a warm-up each request would import and compile anew what the first one does.
+        let isolation = match self {
+            Self::WasgiRequest if app.uploads => "isolation = \"request\"\n",
+            Self::WasgiRequest => "isolation = \"request\"\nwarmup = [\"/\"]\n",
+            _ => "",
+        };
+        let text = format!(
+            "[app]\nname = \"{name}\"\nroot = {root:?}\nmodule = \"app:app\"\npython-path = [{packages:?}]\n\
+             workers = {workers}\n{isolation}\n[app.env]\nDATABASE = \"/data/notes.db\"\n\n\
+             [listen]\nhttp = \"{address}\"\n\n[limits]\n{limits}\n\n[files]\n\"/data\" = {{ path = {data:?}, write = true }}\n",
+            name = app.name,
+            root = place.app(app.name),
+            packages = place.out.join("packages"),
+            workers = setup.workers,
+            limits = setup.limits,
+            data = place.out.join("data"),
+        );
+        place.write(&format!("config/{}-{}/app.toml", self.key(), app.name), &text)
+    }
+}
+
+/// All that a server sees of this process's environment: enough to find programs, and the app's own variable.
+fn environment(place: &Place) -> Vec<(&'static str, OsString)> {
+    vec![
+        ("PATH", std::env::var_os("PATH").unwrap_or_default()),
+        // Gunicorn puts a control socket there.
+        ("HOME", place.out.join("home").into()),
+        ("LANG", "C.UTF-8".into()),
+        ("XDG_CACHE_HOME", place.out.join("cache").into()),
+        ("DATABASE", place.out.join("data/notes.db").into()),
+    ]
+}
+
+fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener
+        .map(|address| address.port())
+        .map_err(|error| format!("no free port: {error}"))
+}
+
+/// Makes an app into a component, once.
+fn component(place: &Place, app: &App) -> Result<PathBuf, String> {
+    let installed = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    for program in ["wasmtime", "componentize-py"] {
+        if !installed(program) {
+            return Err(format!("{program} is not installed"));
+        }
+    }
+    if app.name == "sqlite" {
+        return Err("componentize-py's Python has no sqlite3".into());
+    }
+    let made = place.out.join("components").join(format!("{}.wasm", app.name));
+    if made.is_file() {
+        return Ok(made);
+    }
+    std::fs::create_dir_all(place.out.join("components")).map_err(|error| error.to_string())?;
+    let adapter = place.root.join("bench/component");
+    let paths: [&Path; 3] = [&adapter, &place.app(app.name), &place.out.join("packages")];
+    let mut command = Command::new("componentize-py");
+    command
+        .arg("-w")
+        .arg("wasi:http/proxy@0.2.0")
+        .arg("componentize")
+        .arg("adapter")
+        .arg("-o")
+        .arg(&made);
+    for path in paths {
+        command.arg("-p").arg(path);
+    }
+    let output = command.output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(made),
+        false => {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(format!(
+                "componentize-py: {}",
+                text.lines().last().unwrap_or("it said nothing")
+            ))
+        }
+    }
+}
