@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::apps::App;
@@ -142,8 +142,12 @@ impl Server {
                 arguments = vec!["--bind", &address, "--workers", &workers, "app:app"];
             }
             Self::WasmtimeServe => {
-                command = vec!["wasmtime".into(), "serve".into(), "-Scli".into(), "--addr".into()];
-                command.push(address.as_str().into());
+                let mut data = place.out.join("data").into_os_string();
+                data.push("::/data");
+                command = vec!["wasmtime".into(), "serve".into(), "--dir".into(), data];
+                let options = ["-Scli", "--env", "DATABASE=/data/notes.db", "--addr", &address];
+                command.extend(options.map(OsString::from));
+                // What follows it would be its own arguments.
                 command.push(component(place, app)?.into());
                 arguments = vec![];
             }
@@ -209,36 +213,19 @@ fn free_port() -> Result<u16, String> {
         .map_err(|error| format!("no free port: {error}"))
 }
 
-/// Makes an app into a component, once.
+/// Makes an app into a component, unless that is done.
 fn component(place: &Place, app: &App) -> Result<PathBuf, String> {
-    let installed = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let installed = |program: &str| Command::new(program).arg("--help").output().is_ok();
     for program in ["wasmtime", "componentize-py"] {
         if !installed(program) {
             return Err(format!("{program} is not installed"));
         }
     }
-    if app.name == "sqlite" {
-        return Err("componentize-py's Python has no sqlite3".into());
-    }
     let made = place.out.join("components").join(format!("{}.wasm", app.name));
-    if made.is_file() {
-        return Ok(made);
-    }
     std::fs::create_dir_all(place.out.join("components")).map_err(|error| error.to_string())?;
-    let adapter = place.root.join("bench/component");
-    let paths: [&Path; 3] = [&adapter, &place.app(app.name), &place.out.join("packages")];
-    let mut command = Command::new("componentize-py");
-    command
-        .arg("-w")
-        .arg("wasi:http/proxy@0.2.0")
-        .arg("componentize")
-        .arg("adapter")
-        .arg("-o")
-        .arg(&made);
-    for path in paths {
-        command.arg("-p").arg(path);
-    }
-    let output = command.output().map_err(|error| error.to_string())?;
+    let build = place.root.join("bench/component/build.sh");
+    let output = Command::new(build).arg(place.app(app.name)).arg(&made).output();
+    let output = output.map_err(|error| format!("bench/component/build.sh: {error}"))?;
     match output.status.success() {
         true => Ok(made),
         false => {
