@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::apps::App;
+use crate::client::Reply;
 use crate::load::{CONNECTIONS, Load};
 use crate::options::Options;
 use crate::place::Place;
-use crate::process::Memory;
+use crate::process::{Memory, Trouble};
 use crate::report::progress;
 use crate::servers::{Server, Setup};
 use crate::stats::Spread;
@@ -37,15 +38,6 @@ pub struct Row {
     pub turns: Vec<Turn>,
     /// Why there are no figures: not available here, or not right under load.
     pub trouble: Option<Trouble>,
-}
-
-/// Why a row has no figures.
-#[derive(Clone, Debug)]
-pub enum Trouble {
-    /// The server cannot run this here.
-    Unavailable(String),
-    /// It ran, with errors or wrong answers: whatever its speed was, it does not count.
-    Failed(String),
 }
 
 /// All servers with one app.
@@ -109,13 +101,13 @@ fn rehearse(place: &Place, options: &Options, app: &App) -> Vec<Row> {
     let mut reference: Option<(Server, Vec<u8>)> = None;
     let mut trouble = |server: Server| {
         progress(&format!("{}: trying {}", app.name, server.title()));
-        let started = server
-            .launch(place, app, &Setup::default())
-            .and_then(|launch| launch.start(app));
-        let reply = match started.map(|running| running.check(app)) {
-            Err(why) => return Some(Trouble::Unavailable(why)),
-            Ok(Err(why)) => return Some(Trouble::Failed(why)),
-            Ok(Ok(reply)) => reply,
+        let tried = || -> Result<Reply, Trouble> {
+            let running = server.launch(place, app, &Setup::default())?.start(app)?;
+            running.check(app).map_err(Trouble::Failed)
+        };
+        let reply = match tried() {
+            Ok(reply) => reply,
+            Err(trouble) => return Some(trouble),
         };
         let (other, body) = reference.get_or_insert_with(|| (server, reply.body.clone()));
         let differs = reply.body != *body;

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::compare::{Compared, Row, Trouble};
+use crate::compare::{Compared, Row};
+use crate::process::Trouble;
 use crate::servers::Server;
 
 const WIDTH: usize = 960;

@@ -45,6 +45,29 @@ pub struct Running {
     log: PathBuf,
 }
 
+/// Why there are no figures of a server.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// It cannot run this here.
+    Unavailable(String),
+    /// It ran, with errors or wrong answers: whatever its speed was, it does not count.
+    Failed(String),
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self::Unavailable(why)
+    }
+}
+
+impl From<Trouble> for String {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Unavailable(why) | Trouble::Failed(why) => why,
+        }
+    }
+}
+
 /// Memory of a process and its children, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
@@ -76,8 +99,8 @@ impl Launch {
     /// Starts the server and waits for a right answer of `app`.
     ///
     /// # Errors
-    /// What the server said when it did not come up, or what was wrong with its answer.
-    pub fn start(&self, app: &App) -> Result<Running, String> {
+    /// `Unavailable` with what the server said when it did not come up, `Failed` if its answer was wrong.
+    pub fn start(&self, app: &App) -> Result<Running, Trouble> {
         let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
         let name = self.command[0].to_string_lossy().into_owned();
         fs::create_dir_all(self.log.parent().unwrap_or(&self.folder))
@@ -105,14 +128,14 @@ impl Launch {
             if let Ok(reply) = ask(self.port, "/", body.as_deref(), REPLY) {
                 running.cold_start = begun.elapsed();
                 app.check(&reply)
-                    .map_err(|wrong| format!("wrong answer: {wrong}"))?;
+                    .map_err(|wrong| Trouble::Failed(format!("wrong answer: {wrong}")))?;
                 return Ok(running);
             }
             if let Ok(Some(status)) = running.child.try_wait() {
-                return Err(format!("{} ({status})", running.last_words()));
+                return Err(format!("{} ({status})", running.last_words()).into());
             }
             if begun.elapsed() > START {
-                return Err(format!("no answer within {START:?}: {}", running.last_words()));
+                return Err(format!("no answer within {START:?}: {}", running.last_words()).into());
             }
             sleep(Duration::from_micros(500));
         }

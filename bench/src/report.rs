@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 use serde_json::{Map, Value};
 
-use crate::compare::{Compared, Row, Trouble};
+use crate::compare::{Compared, Row};
+use crate::process::Trouble;
 use crate::servers::Server;
 use crate::stats::Spread;
 use crate::targets::{Outcome, Verdict};

@@ -77,7 +77,7 @@ pub(super) fn server(place: &Place, _: &Options) -> Vec<Outcome> {
                 continue;
             }
             let launch = server.launch(place, HELLO, &Setup::default());
-            match launch.and_then(|launch| launch.start(HELLO)) {
+            match launch.and_then(|launch| Ok(launch.start(HELLO)?)) {
                 Ok(running) if round > 0 => times[index].push(running.cold_start.as_secs_f64() * 1e3),
                 Ok(_) => (),
                 Err(why) => trouble[index] = Some(why),
