@@ -64,6 +64,11 @@ pub(crate) fn add(command: Command) -> Command {
                 "HOST::GUEST[:rw]",
                 "Show the app a folder of the host, to read or (:rw) to write; may be repeated",
             ),
+            text(
+                "isolation",
+                "KIND",
+                "worker: memory lives on between requests; request: each request starts afresh [default: worker]",
+            ),
             number("workers", "How many requests are answered at a time [default: 2]"),
             number(
                 "max-requests",
@@ -105,6 +110,7 @@ pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
         root: text("root"),
         venv: text("venv"),
         python_path: many("python-path"),
+        isolation: text("isolation"),
         workers: matches.get_one("workers").copied(),
         max_requests: matches.get_one("max-requests").copied(),
         env: many("env"),

@@ -1,24 +1,36 @@
 //! The engine's app as the server's runner.
 
 use anyhow::anyhow;
+use wasgi_config::Isolation;
 use wasgi_engine::{App, Instance, Request, StartError};
 use wasgi_server::{Report, Runner};
 
 use crate::failure::Failure;
 
 /// An app of the engine, for the server's workers.
-pub(crate) struct Hosted(pub App);
+pub(crate) struct Hosted {
+    pub app: App,
+    pub isolation: Isolation,
+}
 
 impl Runner for Hosted {
     type Instance = Instance;
     type Error = StartError;
 
     fn name(&self) -> &str {
-        self.0.name()
+        self.app.name()
     }
 
     async fn start(&self) -> Result<Instance, StartError> {
-        self.0.start().await
+        self.app.start().await
+    }
+
+    async fn renew(&self, instance: &mut Instance) -> bool {
+        match self.isolation {
+            Isolation::Worker => true,
+            // A failure is an instance that has to go: one whose memory grew, for the most part. Nothing to be told.
+            Isolation::Request => instance.rewind(false).await.is_ok(),
+        }
     }
 
     async fn handle(instance: &mut Instance, request: Request) -> Report {

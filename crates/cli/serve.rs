@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use wasgi_config::Isolation;
 use wasgi_engine::Engine;
-use wasgi_server::{AccessFormat, BindError, Listener, Log, Pool, Site};
+use wasgi_server::{AccessFormat, BindError, Listener, Log, Pool, Site, Workers};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -78,9 +79,14 @@ async fn serve(Chosen { label, config }: &Chosen, engine: &Engine, log: &Log) ->
     }
     let mut stop = signals::first(log.clone()).context("cannot wait for signals")?;
     let app = interpreter::app(engine, spec::spec(config), log.app(&config.app.name))?;
-    let (workers, max_requests) = (config.app.workers, config.app.max_requests);
+    let (isolation, started) = (config.app.isolation, config.app.workers);
+    let most = match isolation {
+        Isolation::Worker => started,
+        Isolation::Request => config.limits.concurrency.max(started),
+    };
+    let (workers, max_requests) = (Workers { started, most }, config.app.max_requests);
     let pool = tokio::select! {
-        pool = Pool::start(Hosted(app), workers, max_requests, &config.limits, log.clone()) => {
+        pool = Pool::start(Hosted { app, isolation }, workers, max_requests, &config.limits, log.clone()) => {
             pool.map_err(|error| hosted::not_started(label, error))?
         }
         _ = &mut stop => return Ok(()),

@@ -59,8 +59,11 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
         mounts,
         env: app.env.clone(),
         working_dir: ROOT.to_owned(),
-        isolation: Isolation::default(),
-        warmup: Vec::new(),
+        isolation: match app.isolation {
+            wasgi_config::Isolation::Worker => Isolation::Worker,
+            wasgi_config::Isolation::Request => Isolation::Request,
+        },
+        warmup: app.warmup.clone(),
         limits: limits(&config.limits),
     }
 }
@@ -125,6 +128,8 @@ mod tests {
                 python_path: paths(&["/srv/shop/packages", "/srv/common", "/srv/shop"]),
                 workers: 1,
                 max_requests: None,
+                isolation: wasgi_config::Isolation::default(),
+                warmup: Vec::new(),
                 env: vec![("A".to_owned(), "b".to_owned())],
             },
             listen: Listen { http: Vec::new() },

@@ -7,6 +7,7 @@
 #include "internal/pycore_runtime.h"
 
 #include <signal.h>
+#include <sqlite3.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -130,6 +131,8 @@ int32_t wasgi_start(int32_t block_length)
 
 int32_t wasgi_seal(int32_t rewinds)
 {
+    /* Forget SQLite's random state: each copy asks for a new one when it first needs it. */
+    sqlite3_randomness(0, NULL);
     PyObject *module = PyImport_ImportModule("wasgi.seal");
     PyObject *result = module == NULL ? NULL : PyObject_CallMethod(module, "seal", "i", rewinds);
     int32_t outcome = result == NULL ? WASGI_FAILED : result == Py_True ? WASGI_OK : WASGI_FILES_OPEN;

@@ -35,8 +35,22 @@ pub struct App {
     pub workers: u32,
     /// A worker is replaced after about this many requests; `None` for never.
     pub max_requests: Option<u64>,
+    /// How much of one request the next may see.
+    pub isolation: Isolation,
+    /// Paths asked for before the app's snapshot is taken; each begins with a slash.
+    pub warmup: Vec<String>,
     /// The whole of the app's environment.
     pub env: Vec<(String, String)>,
+}
+
+/// How much of one request the next may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    /// A worker's memory lives on from request to request.
+    #[default]
+    Worker,
+    /// Each request finds the app as it was after its import.
+    Request,
 }
 
 /// Where the WSGI callable is.
@@ -78,6 +92,8 @@ pub struct Limits {
     pub request_body: u64,
     /// `request-head`: longest request line and header fields together.
     pub request_head: usize,
+    /// `concurrency`: with isolation by request, how many requests run at a time.
+    pub concurrency: u32,
     /// `queue`: how many requests may wait for a worker; 0 for none.
     pub queue: usize,
     /// `queue-time`: how long each of them may wait.
@@ -104,6 +120,7 @@ impl Default for Limits {
             memory: 256 << 20,
             request_body: 16 << 20,
             request_head: 64 << 10,
+            concurrency: 64,
             queue: 64,
             queue_time: Duration::from_secs(10),
             connections: 1024,

@@ -16,6 +16,8 @@ const TABLES: &[(&str, &[&str])] = &[
             "python-path",
             "workers",
             "max-requests",
+            "isolation",
+            "warmup",
             "env",
         ],
     ),

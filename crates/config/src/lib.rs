@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use address::{Address, AddressError};
-pub use config::{App, Config, Entry, Grant, Limits, Listen};
+pub use config::{App, Config, Entry, Grant, Isolation, Limits, Listen};
 pub use limits::{LIMITS, LimitKey};
 pub use overrides::Overrides;
 pub use problem::Errors;

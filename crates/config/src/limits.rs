@@ -73,6 +73,14 @@ pub const LIMITS: &[LimitKey] = &[
         set: |limits, value| limits.request_head = value as usize,
     },
     LimitKey {
+        name: "concurrency",
+        default: "64",
+        help: "Requests that run at a time with isolation = \"request\", waiting ones included",
+        unit: Unit::Count,
+        range: (1, 4096),
+        set: |limits, value| limits.concurrency = value as u32,
+    },
+    LimitKey {
         name: "queue",
         default: "64",
         help: "Requests that may wait for a worker; further ones get a 503",
@@ -203,6 +211,7 @@ mod tests {
             memory: 1,
             request_body: 1,
             request_head: 1,
+            concurrency: 1,
             queue: 1,
             queue_time: ms(1),
             connections: 1,

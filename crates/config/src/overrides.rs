@@ -25,6 +25,8 @@ pub struct Overrides {
     pub workers: Option<i64>,
     /// `--max-requests`.
     pub max_requests: Option<i64>,
+    /// `--isolation`.
+    pub isolation: Option<String>,
     /// `--env NAME=VALUE`; joined with the file's. `${NAME}` is left as it is: the shell has its own.
     pub env: Vec<String>,
     /// `--http`; any replace the file's.
@@ -61,6 +63,7 @@ impl Overrides {
         text("--name", &self.name, &mut raw.name);
         text("--root", &self.root, &mut raw.root);
         text("--venv", &self.venv, &mut raw.venv);
+        text("--isolation", &self.isolation, &mut raw.isolation);
         raw.workers = self.workers.map(|n| at("--workers", n)).or(raw.workers.take());
         raw.max_requests = self
             .max_requests

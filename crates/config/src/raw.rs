@@ -19,6 +19,8 @@ pub(crate) struct Raw {
     pub python_path: Vec<At<String>>,
     pub workers: Option<At<i64>>,
     pub max_requests: Option<At<i64>>,
+    pub isolation: Option<At<String>>,
+    pub warmup: Vec<At<String>>,
     pub env: Vec<(String, At<String>)>,
     pub http: Option<Vec<At<String>>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
@@ -198,6 +200,8 @@ impl Reader<'_> {
             "python-path" => self.raw.python_path = self.list(&path, value),
             "workers" => self.raw.workers = self.number(&path, value, "2"),
             "max-requests" => self.raw.max_requests = self.number(&path, value, "1000"),
+            "isolation" => self.raw.isolation = self.text(&path, value),
+            "warmup" => self.raw.warmup = self.list(&path, value),
             "env" => match value.get_ref() {
                 DeValue::Table(entries) => {
                     for (name, value) in entries {

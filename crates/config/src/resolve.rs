@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::address::{Address, UNIX_PATH_MAX};
-use crate::config::{App, Config, Entry, Grant, Limits, Listen};
+use crate::config::{App, Config, Entry, Grant, Isolation, Limits, Listen};
 use crate::problem::{At, Place, Problem};
 use crate::raw::{Raw, RawGrant};
 
@@ -38,6 +38,11 @@ impl Resolver<'_> {
             .max_requests
             .as_ref()
             .map_or(Some(0), |at| self.range(at, 0, i64::MAX));
+        let isolation = raw
+            .isolation
+            .as_ref()
+            .map_or(Some(Isolation::default()), |at| self.isolation(at));
+        let warmup = self.warmup(raw);
         let env = self.environment(raw);
         let http = self.addresses(raw);
         let limits = self.limits(raw);
@@ -70,12 +75,42 @@ impl Resolver<'_> {
                 python_path,
                 workers: u32::try_from(workers?).ok()?,
                 max_requests: u64::try_from(max_requests?).ok().filter(|count| *count > 0),
+                isolation: isolation?,
+                warmup,
                 env,
             },
             listen: Listen { http },
             limits,
             files: files.into_iter().map(|(grant, _)| grant).collect(),
         })
+    }
+
+    fn isolation(&mut self, at: &At<String>) -> Option<Isolation> {
+        match at.value.as_str() {
+            "worker" => Some(Isolation::Worker),
+            "request" => Some(Isolation::Request),
+            other => {
+                self.problems.push(at.problem(
+                    format!("`{other}` is not a kind of isolation"),
+                    "write \"worker\" (memory lives on between requests) or \"request\" (each request starts afresh)",
+                ));
+                None
+            }
+        }
+    }
+
+    fn warmup(&mut self, raw: &Raw) -> Vec<String> {
+        for at in raw
+            .warmup
+            .iter()
+            .filter(|at| !at.value.starts_with('/') || !at.value.is_ascii())
+        {
+            self.problems.push(at.problem(
+                format!("`{}` is not a path of the app", at.value),
+                "write it as a client asks for it, such as \"/\" or \"/list?page=1\"",
+            ));
+        }
+        raw.warmup.iter().map(|at| at.value.clone()).collect()
     }
 
     fn entry(&mut self, raw: &Raw, root: Option<&Path>) -> Option<Entry> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wasgi_config::{Address, Config, Entry, Errors, Grant, Limits, Overrides, load};
+use wasgi_config::{Address, Config, Entry, Errors, Grant, Isolation, Limits, Overrides, load};
 
 fn corpus(folder: &str) -> PathBuf {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -73,6 +73,8 @@ fn the_least_file_gets_every_default() {
     assert_eq!(config.listen.http, ["127.0.0.1:8000".parse::<Address>().unwrap()]);
     assert_eq!(config.limits, Limits::default());
     assert!(config.files.is_empty());
+    assert_eq!(config.app.isolation, Isolation::Worker);
+    assert!(config.app.warmup.is_empty());
 }
 
 #[test]
@@ -93,6 +95,8 @@ fn the_most_file_means_what_it_says() {
     );
     assert_eq!(config.app.python_path, [corpus("site/packages")]);
     assert_eq!((config.app.workers, config.app.max_requests), (4, Some(1000)));
+    assert_eq!(config.app.isolation, Isolation::Request);
+    assert_eq!(config.app.warmup, ["/", "/list?page=1"]);
     let env = [("GREETING", "hello ada"), ("LITERAL", "${CORPUS_NAME} costs $5")];
     assert_eq!(
         config.app.env,
@@ -111,6 +115,7 @@ fn the_most_file_means_what_it_says() {
         memory: 1 << 30,
         request_body: 0,
         request_head: 8192,
+        concurrency: 8,
         queue: 0,
         queue_time: seconds(1),
         connections: 10,

@@ -604,14 +604,16 @@ def app(environ, start_response):
 #[tokio::test]
 async fn copies_draw_their_own_randomness() {
     let code = r#"
-import os, random, tempfile, uuid
+import os, random, sqlite3, tempfile, uuid
 
 own = random.Random(4)
 uuid.uuid1()
 next(tempfile._get_candidate_names())
+sqlite3.connect(":memory:").execute("select random()")
 
 def app(environ, start_response):
-    names = [random.random(), own.random(), uuid.uuid1().hex, uuid.uuid4().hex, random.gauss(0, 1), os.urandom(8).hex(),
+    database = sqlite3.connect(":memory:")
+    names = [database.execute("select hex(randomblob(8))").fetchone()[0], random.random(), own.random(), uuid.uuid1().hex, uuid.uuid4().hex, random.gauss(0, 1), os.urandom(8).hex(),
              next(tempfile._get_candidate_names()), uuid.getnode()]
     start_response("200 OK", [])
     return [" ".join(map(str, names)).encode()]
@@ -629,7 +631,7 @@ def app(environ, start_response):
             assert!(drawn.insert(name.to_owned()), "{name} drawn twice");
         }
     }
-    assert_eq!(drawn.len(), 8 * 1000);
+    assert_eq!(drawn.len(), 9 * 1000);
 }
 
 #[tokio::test]

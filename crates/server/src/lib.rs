@@ -19,4 +19,4 @@ pub use log::{AccessFormat, Log};
 pub use request_id::RequestId;
 pub use run::{Site, run, runtime};
 pub use runner::{Report, Runner};
-pub use worker::{Busy, Pool};
+pub use worker::{Busy, Pool, Workers};

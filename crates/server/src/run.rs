@@ -166,6 +166,7 @@ mod tests {
     use super::*;
     use crate::log::AccessFormat;
     use crate::runner::Report;
+    use crate::worker::Workers;
 
     /// Replies `ok`; to `/slow` once it gets a permit; to `/after` at once, and then waits for the permit.
     #[derive(Clone)]
@@ -185,6 +186,10 @@ mod tests {
 
         async fn start(&self) -> io::Result<Ok> {
             io::Result::Ok(self.clone())
+        }
+
+        async fn renew(&self, _: &mut Ok) -> bool {
+            true
         }
 
         async fn handle(instance: &mut Ok, mut request: Request) -> Report {
@@ -260,9 +265,15 @@ mod tests {
                     for address in &addresses {
                         listeners.push(Listener::bind(address).await.unwrap());
                     }
-                    let pool = Pool::start(app, 2, None, &limits, of_server.clone())
-                        .await
-                        .unwrap();
+                    let pool = Pool::start(
+                        app,
+                        Workers { started: 2, most: 2 },
+                        None,
+                        &limits,
+                        of_server.clone(),
+                    )
+                    .await
+                    .unwrap();
                     let shutdown = async { _ = stopped.await };
                     run(listeners, Site::new(pool, limits, of_server), shutdown).await;
                 });

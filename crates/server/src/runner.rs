@@ -19,6 +19,10 @@ pub trait Runner: Send + Sync + 'static {
     /// Starts one more instance.
     fn start(&self) -> impl Future<Output = Result<Self::Instance, Self::Error>> + Send;
 
+    /// Makes an instance that has handled a request ready for the next, after the reply. `false` if it is not to handle
+    /// another: then it is dropped, and a new one started when one is needed.
+    fn renew(&self, instance: &mut Self::Instance) -> impl Future<Output = bool> + Send;
+
     /// Takes an instance through one request. The future runs guest code in slices of a few milliseconds and may
     /// outlast the reply: the app's `close()` comes after it.
     fn handle(instance: &mut Self::Instance, request: Request) -> impl Future<Output = Report> + Send;

@@ -1,12 +1,12 @@
 //! The workers of one app: who is free, who waits, and when one is replaced.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{sleep, timeout};
-use wasgi_engine::Request;
+use tokio::time::{Instant, sleep, timeout};
+use wasgi_engine::{Failure, Request};
 
 use crate::log::Log;
 use crate::runner::Runner;
@@ -34,9 +34,11 @@ pub struct Pool<R: Runner> {
 }
 
 struct Worker<I> {
-    /// 1 to `workers`; a replacement takes over the number.
+    /// From 1; a replacement takes over the number.
     number: u32,
-    instance: I,
+    /// Absent until the worker is first needed, and again when it has not been for a while.
+    instance: Option<I>,
+    idle_since: Instant,
     /// Requests until it is replaced.
     left: u64,
 }
@@ -53,7 +55,7 @@ pub enum Busy {
 }
 
 impl<R: Runner> Pool<R> {
-    /// Starts `workers` instances, at least one; of `limits` it takes `queue` and `queue-time`.
+    /// Starts `workers.started` instances, at least one; of `limits` it takes `queue` and `queue-time`.
     ///
     /// A worker is replaced after `max_requests` requests, or up to a tenth more, so that they do not all go at once.
     ///
@@ -61,7 +63,7 @@ impl<R: Runner> Pool<R> {
     /// Why the first instance that did not start did not.
     pub async fn start(
         runner: R,
-        workers: u32,
+        workers: Workers,
         max_requests: Option<u64>,
         limits: &wasgi_config::Limits,
         log: Log,
@@ -78,9 +80,17 @@ impl<R: Runner> Pool<R> {
             queue_time: limits.queue_time,
             max_requests,
         });
-        for number in 1..=workers.max(1) {
+        let started = workers.started.max(1);
+        // The last that is put back is the first to be taken: those that are there come before those that are not.
+        for number in (started + 1..=workers.most).rev() {
+            pool.add(number, None);
+        }
+        for number in (1..=started).rev() {
             let instance = pool.runner.start().await?;
-            pool.add(number, instance);
+            pool.add(number, Some(instance));
+        }
+        if workers.most > started {
+            tokio::spawn(drop_idle(Arc::downgrade(&pool), started as usize));
         }
         Ok(pool)
     }
@@ -132,13 +142,14 @@ impl<R: Runner> Pool<R> {
         }
     }
 
-    fn add(&self, number: u32, instance: R::Instance) {
+    fn add(&self, number: u32, instance: Option<R::Instance>) {
         let left = self
             .max_requests
             .map_or(u64::MAX, |max| max + rand::random_range(0..=max / 10));
         self.put_back(Worker {
             number,
             instance,
+            idle_since: Instant::now(),
             left,
         });
     }
@@ -163,7 +174,7 @@ impl<R: Runner> Pool<R> {
             let mut wait = BACKOFF.0;
             loop {
                 match pool.runner.start().await {
-                    Ok(instance) => return pool.add(number, instance),
+                    Ok(instance) => return pool.add(number, Some(instance)),
                     Err(error) => {
                         let name = pool.name();
                         pool.log.error(format_args!(
@@ -175,6 +186,36 @@ impl<R: Runner> Pool<R> {
                 wait = (wait * 2).min(BACKOFF.1);
             }
         });
+    }
+}
+
+/// How many workers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// Started at once and kept.
+    pub started: u32,
+    /// As many as there may be; those beyond `started` come when they are needed and go when they are not.
+    pub most: u32,
+}
+
+/// How long a worker beyond those that are kept stays without a request.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Gives back the memory of workers that have not been needed for a while, all but `kept` of them.
+async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, kept: usize) {
+    loop {
+        sleep(IDLE / 3).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let dropped: Vec<_> = {
+            let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let there = free.iter().filter(|worker| worker.instance.is_some()).count();
+            free.iter_mut()
+                .filter(|worker| worker.instance.is_some() && worker.idle_since.elapsed() >= IDLE)
+                .take(there.saturating_sub(kept))
+                .map(|worker| worker.instance.take())
+                .collect()
+        };
+        drop(dropped);
     }
 }
 
@@ -211,8 +252,21 @@ impl<R: Runner> Lease<R> {
     /// Takes the worker through a request, then gives it back or has it replaced.
     pub(crate) async fn handle(mut self, request: Request) {
         let Some(worker) = &mut self.worker else { return };
-        let report = R::handle(&mut worker.instance, request).await;
         let (name, number) = (self.pool.name(), self.number);
+        let instance = match &mut worker.instance {
+            Some(instance) => instance,
+            absent => match self.pool.runner.start().await {
+                Ok(instance) => absent.insert(instance),
+                Err(error) => {
+                    let mut reply = request.reply;
+                    reply.fail(Failure::Crashed(format!(
+                        "worker {number} does not start: {error}"
+                    )));
+                    return;
+                }
+            },
+        };
+        let report = R::handle(instance, request).await;
         worker.left = worker.left.saturating_sub(1);
         if !report.reusable {
             let why = report.why_not.as_deref().unwrap_or("not reusable");
@@ -223,7 +277,10 @@ impl<R: Runner> Lease<R> {
             self.pool.log.note(format_args!(
                 "app {name}: max-requests reached; worker {number} is replaced"
             ));
-        } else if let Some(worker) = self.worker.take() {
+        } else if self.pool.runner.renew(instance).await
+            && let Some(mut worker) = self.worker.take()
+        {
+            worker.idle_since = Instant::now();
             self.pool.put_back(worker);
         }
     }
@@ -232,7 +289,7 @@ impl<R: Runner> Lease<R> {
 impl<R: Runner> Drop for Lease<R> {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
-            self.pool.replace(worker.number, Some(worker.instance));
+            self.pool.replace(worker.number, worker.instance);
         }
         if self.pool.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.pool.quiet.notify_waiters();

@@ -22,7 +22,7 @@ use super::service::{Peer, serve};
 use crate::log::{AccessFormat, Log};
 use crate::run::Site;
 use crate::runner::{Report, Runner};
-use crate::worker::Pool;
+use crate::worker::{Pool, Workers};
 
 type Handler = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Report> + Send>> + Send + Sync>;
 
@@ -39,6 +39,10 @@ impl Runner for Closure {
 
     async fn start(&self) -> io::Result<Handler> {
         Ok(Arc::clone(&self.0))
+    }
+
+    async fn renew(&self, _: &mut Handler) -> bool {
+        true
     }
 
     async fn handle(instance: &mut Handler, request: Request) -> Report {
@@ -166,9 +170,18 @@ impl Server {
     async fn with(app: Closure, workers: u32, max_requests: Option<u64>, limits: Limits) -> Self {
         let lines = Lines::default();
         let log = Log::to(Box::new(lines.clone()), AccessFormat::Combined, false).unwrap();
-        let pool = Pool::start(app, workers, max_requests, &limits, log.clone())
-            .await
-            .unwrap();
+        let pool = Pool::start(
+            app,
+            Workers {
+                started: workers,
+                most: workers,
+            },
+            max_requests,
+            &limits,
+            log.clone(),
+        )
+        .await
+        .unwrap();
         Self {
             site: Site::new(pool, limits, log.clone()),
             stop: watch::channel(false).0,

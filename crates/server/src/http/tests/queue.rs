@@ -223,6 +223,10 @@ impl Runner for Starting {
         self.inner.start().await
     }
 
+    async fn renew(&self, _: &mut Handler) -> bool {
+        true
+    }
+
     async fn handle(instance: &mut Handler, request: Request) -> Report {
         Closure::handle(instance, request).await
     }
@@ -242,7 +246,14 @@ async fn start(
         inner: app,
     };
     (
-        Pool::start(starting, 2, max_requests, &Limits::default(), log).await,
+        Pool::start(
+            starting,
+            Workers { started: 2, most: 2 },
+            max_requests,
+            &Limits::default(),
+            log,
+        )
+        .await,
         starts,
         lines,
     )

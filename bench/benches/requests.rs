@@ -58,7 +58,7 @@ impl ReplySink for Right {
 
 /// `examples/hello`.
 fn hello() -> App {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let python = PythonFiles::open(&root.join("target/python")).expect("`make python` has built the guest");
     let engine = Engine::new(&python, &root.join("target/test-cache"), &mut |_| ()).expect("engine");
     let folder = root.join("examples/hello");
