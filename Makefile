@@ -120,8 +120,8 @@ bench: release ## wasgi beside uWSGI, Granian and Gunicorn: see bench/README.md;
 
 .PHONY: bench-crates
 bench-crates: python packages ## What the parts cost: environ encoding, guest calls, rewind, new instances
-	@$(CARGO) bench --locked -p wasgi-protocol --bench environ
-	@$(CARGO) bench --locked -p wasgi-engine --bench requests
+	@$(CARGO) bench --locked --manifest-path bench/Cargo.toml --target-dir target/bench/build --bench environ
+	@$(CARGO) bench --locked --manifest-path bench/Cargo.toml --target-dir target/bench/build --bench requests
 
 .PHONY: install
 install: release ## The optimised wasgi and its Python, into PREFIX (default /usr/local)

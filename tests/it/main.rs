@@ -10,6 +10,7 @@ mod copies;
 mod examples;
 mod flask;
 mod http;
+mod isolation;
 mod lifecycle;
 mod limits;
 mod logs;
