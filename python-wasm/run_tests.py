@@ -99,8 +99,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--wasgi",
-        default=os.environ.get("WASGI_PYTHON", f"{ROOT}/target/release/wasgi python"),
-        help="command that runs Python in the guest (also: WASGI_PYTHON); default: %(default)s",
+        default=os.environ.get("WASGI_COMMAND", f"{ROOT}/target/release/wasgi python"),
+        help="command that runs Python in the guest (also: WASGI_COMMAND); default: %(default)s",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--verbose", action="store_true", help="print every module with its counts, and why tests were skipped")

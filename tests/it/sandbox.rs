@@ -147,7 +147,7 @@ fn nothing_else_can_be_read() {
         "/proc/self/environ",
         "/proc/1/cmdline",
         "/dev/mem",
-        "/root/.ssh/id_rsa",
+        "/etc/ssh/ssh_host_rsa_key",
         "app.toml",
         "../app.toml",
         "inside.txt\0.jpg",

@@ -377,7 +377,10 @@ impl App {
             guest: "/tmp".into(),
             write: true,
         };
-        wasi::context(spec.mounts.iter().chain([&library, &scratch]), &spec.env, streams)
+        // `wasgi python` may show a folder of the user's there.
+        let scratch = (!spec.mounts.iter().any(|mount| mount.guest == scratch.guest)).then_some(scratch);
+        let mounts = spec.mounts.iter().chain([&library]).chain(&scratch);
+        wasi::context(mounts, &spec.env, streams)
     }
 
     /// Takes what the host holds for an instance back to how it was made: open files, temporary files, locks.

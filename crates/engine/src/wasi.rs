@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use wasmtime::{AsContextMut, Caller, Linker};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder, WasiView};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder, WasiView};
 
 use crate::abi::errno;
 use crate::guest::Guest;
@@ -104,7 +104,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Adds WASI to a linker, with our own `poll_oneoff`: one that the time limit wakes.
+/// Adds WASI to a linker, with our own `poll_oneoff`, which the time limit wakes, and `proc_exit`, which takes any exit
+/// code: wasmtime's calls those above 125 a crash.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p1::add_to_linker_async(linker, |guest| &mut guest.wasi)?;
     linker.allow_shadowing(true);
@@ -114,6 +115,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         |caller, (subscriptions, events, count, stored)| {
             Box::new(poll_oneoff(caller, subscriptions, events, count, stored))
         },
+    )?;
+    linker.func_wrap(
+        "wasi_snapshot_preview1",
+        "proc_exit",
+        |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
     )?;
     linker.allow_shadowing(false);
     Ok(())

@@ -1,0 +1,157 @@
+//! Copies of a snapshot, and going back to it.
+
+use wasgi_engine::RewindError;
+
+use crate::site::*;
+
+/// Leaves something behind in every place it can think of, and tells what it finds there.
+const TRACES: &str = r#"
+import functools, gc, json, os, random, re, sys, tempfile, uuid, warnings, zlib
+
+count = 0
+cache = {}
+big = []
+
+@functools.lru_cache
+def cached(key):
+    return object()
+
+def app(environ, start_response):
+    global count
+    count += 1
+    found = [count, len(cache), hasattr(json, "canary"), cached.cache_info().currsize, "late" in sys.modules,
+             len(big), os.path.exists("/tmp/canary"), os.getcwd(), "CANARY" in os.environ, sys.getrecursionlimit()]
+    cache[count] = b"x" * 100_000
+    json.canary = True
+    cached(count)
+    sys.modules["late"] = sys
+    big.append([object() for _ in range(5_000)])
+    os.makedirs("/tmp/canary", exist_ok=True)
+    open("/tmp/canary/file", "w").write("x")
+    left = open("/tmp/left", "w")
+    big.append(left)
+    os.chdir("/tmp")
+    os.environ["CANARY"] = "1"
+    sys.setrecursionlimit(500)
+    if environ["PATH_INFO"] == "/close":
+        for descriptor in range(64):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+    start_response("200 OK", [])
+    return [repr(found).encode()]
+"#;
+
+#[tokio::test]
+async fn nothing_of_a_request_is_left_after_a_rewind() {
+    let site = site(TRACES, |_| ());
+    let fresh = "[1, 0, False, 0, False, 0, False, '/app', False, 1000]";
+    let mut instance = site.app.start().await.expect("starts");
+    assert_eq!(ask(&mut instance, "/").await, fresh);
+    assert_ne!(
+        ask(&mut instance, "/keep").await,
+        fresh,
+        "the canaries see nothing at all"
+    );
+    // The last one leaves nothing open, not even the folders that the next one needs.
+    for path in ["/", "/", "/close", "/", "/"] {
+        instance.rewind(true).await.expect("rewinds");
+        assert_eq!(ask(&mut instance, path).await, fresh, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_grows_by_itself_and_does_not_go_back_then() {
+    let code = "
+hoard = []
+def app(environ, start_response):
+    hoard.append(bytes(30 << 20))
+    start_response('200 OK', [])
+    return [str(len(hoard)).encode()]
+";
+    let site = site(code, |_| ());
+    let mut instance = site.app.start().await.expect("starts");
+    assert_eq!(ask(&mut instance, "/").await, "1");
+    assert!(matches!(instance.rewind(true).await, Err(RewindError::Grown(_))));
+    assert_eq!(ask(&mut site.app.start().await.expect("starts"), "/").await, "1");
+}
+
+#[tokio::test]
+async fn copies_draw_their_own_randomness() {
+    let code = r#"
+import os, random, sqlite3, tempfile, uuid
+
+own = random.Random(4)
+uuid.uuid1()
+next(tempfile._get_candidate_names())
+sqlite3.connect(":memory:").execute("select random()")
+
+def app(environ, start_response):
+    database = sqlite3.connect(":memory:")
+    names = [database.execute("select hex(randomblob(8))").fetchone()[0], random.random(), own.random(), uuid.uuid1().hex, uuid.uuid4().hex, random.gauss(0, 1), os.urandom(8).hex(),
+             next(tempfile._get_candidate_names()), uuid.getnode()]
+    start_response("200 OK", [])
+    return [" ".join(map(str, names)).encode()]
+"#;
+    let site = site(code, |_| ());
+    let mut drawn = std::collections::HashSet::new();
+    let mut instance = site.app.start().await.expect("starts");
+    for round in 0..1000 {
+        if round % 100 == 0 {
+            instance = site.app.start().await.expect("starts");
+        } else {
+            instance.rewind(false).await.expect("rewinds");
+        }
+        for name in ask(&mut instance, "/").await.split(' ') {
+            assert!(drawn.insert(name.to_owned()), "{name} drawn twice");
+        }
+    }
+    assert_eq!(drawn.len(), 9 * 1000);
+}
+
+#[tokio::test]
+async fn hooks_run_in_each_copy() {
+    let code = r#"
+import wasgi
+
+seen = []
+
+@wasgi.after_restore
+def hook():
+    seen.append("restored")
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [",".join(seen).encode()]
+"#;
+    let site = site(code, |_| ());
+    let mut instance = site.app.start().await.expect("starts");
+    assert_eq!(ask(&mut instance, "/").await, "restored");
+    instance.rewind(true).await.expect("rewinds");
+    assert_eq!(ask(&mut instance, "/").await, "restored");
+}
+
+#[tokio::test]
+async fn an_app_with_a_file_open_is_not_copied_and_its_log_names_the_file() {
+    let code = r#"
+import atexit
+journal = open("/tmp/journal", "a")
+def app(environ, start_response):
+    journal.write("x")
+    start_response("200 OK", [])
+    return [b"ok"]
+"#;
+    let site = site(code, |_| ());
+    let mut instance = site.app.start().await.expect("starts");
+    assert!(
+        site.log.text().contains("open after import: '/tmp/journal'"),
+        "{}",
+        site.log.text()
+    );
+    assert_eq!(ask(&mut instance, "/").await, "ok");
+    assert!(matches!(
+        instance.rewind(false).await,
+        Err(RewindError::NoSnapshot)
+    ));
+}

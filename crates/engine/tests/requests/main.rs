@@ -1,0 +1,7 @@
+//! Requests through the real guest, without a server around it: `make python` must have built it.
+
+mod copies;
+mod limits;
+mod replies;
+mod site;
+mod start_up;
