@@ -331,10 +331,7 @@ impl App {
             locks,
             ..
         } = &*self.shared;
-        let temp = tempfile::Builder::new()
-            .prefix("wasgi-")
-            .tempdir()
-            .map_err(StartError::Temp)?;
+        let temp = tempfile::tempdir_in(engine.scratch.path()).map_err(StartError::Temp)?;
         let guest = Guest {
             wasi: self.wasi(temp.path(), streams)?,
             memory: None,

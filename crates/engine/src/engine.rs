@@ -10,6 +10,7 @@ use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
 use crate::memory::Memories;
 use crate::python::PythonFiles;
+use crate::scratch::Scratch;
 use crate::ticker::Ticker;
 
 /// Stack for compiled code. CPython bounds its own C recursion; this is what that bound needs, with room. Only pages
@@ -31,6 +32,7 @@ pub struct Engine {
     pub(crate) bare: Arc<Image>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) python: PythonFiles,
+    pub(crate) scratch: Arc<Scratch>,
 }
 
 impl Engine {
@@ -54,6 +56,7 @@ impl Engine {
             code_cache::load(&wasmtime, &guest.code, cache, progress).map_err(EngineError::Wasmtime)?;
         let data = guest.data.iter().map(|(at, bytes)| (*at, &bytes[..]));
         let bare = Image::of_parts(guest.minimum, data).map_err(EngineError::Image)?;
+        let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
         let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Thread)?;
         Ok(Self {
             wasmtime,
@@ -61,6 +64,7 @@ impl Engine {
             bare: Arc::new(bare),
             ticker: Arc::new(ticker),
             python: python.clone(),
+            scratch: Arc::new(scratch),
         })
     }
 }
@@ -99,6 +103,9 @@ pub enum EngineError {
     /// Memory for the guest's first image cannot be had.
     #[error("cannot make the Python guest's memory image")]
     Image(#[source] std::io::Error),
+    /// The folder for the instances' temporary files cannot be made.
+    #[error("cannot make a folder in {}", std::env::temp_dir().display())]
+    Scratch(#[source] std::io::Error),
     /// The clock's thread could not be started.
     #[error("cannot start the engine's clock thread")]
     Thread(#[source] std::io::Error),

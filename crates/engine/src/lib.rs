@@ -23,6 +23,7 @@ mod memory;
 mod python;
 mod reply;
 mod rewind;
+mod scratch;
 mod snapshot;
 mod spec;
 mod ticker;
