@@ -147,17 +147,7 @@ impl App {
     /// # Errors
     /// [`StartError`] if Python does not come up, or crashes.
     pub async fn run_python(&self, args: &[String]) -> Result<i32, StartError> {
-        let spec = &self.shared.spec;
-        let mut block = Vec::new();
-        put(
-            &mut block,
-            "working-dir",
-            &spec.working_dir,
-            "the working directory",
-        )?;
-        for path in &spec.sys_path {
-            put(&mut block, "sys.path", path, "a path")?;
-        }
+        let mut block = paths_block(&self.shared.spec)?;
         for arg in args {
             put(&mut block, "arg", arg, "an argument")?;
         }
@@ -424,7 +414,8 @@ impl Raw {
     }
 }
 
-fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
+/// What both kinds of start need to know: where the guest starts, and where it imports from.
+fn paths_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
     let mut block = Vec::new();
     put(
         &mut block,
@@ -435,6 +426,11 @@ fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
     for path in &spec.sys_path {
         put(&mut block, "sys.path", path, "a path")?;
     }
+    Ok(block)
+}
+
+fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
+    let mut block = paths_block(spec)?;
     for path in &spec.site_dirs {
         put(&mut block, "site", path, "a path")?;
     }
