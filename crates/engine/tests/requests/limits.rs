@@ -10,20 +10,23 @@ use crate::site::*;
 /// The client hears at the limit, not after the grace; Python says where it was.
 async fn assert_time_limit(code: &str, where_it_was: &str, body: Body, room: usize) {
     let limit = Duration::from_millis(300);
-    let site = site(code, time(limit));
-    // The instance's own start takes its time before the request's begins.
-    let started = Instant::now();
+    // Far longer than a busy machine is late, so that it tells an answer at the limit from one after the grace.
+    let grace = Duration::from_secs(20);
+    let site = site(code, |spec| {
+        spec.limits.time = limit;
+        spec.limits.grace = grace;
+    });
+    // The first start imports the app; it is not part of the request.
     site.app.start().await.expect("starts");
-    let start_up = started.elapsed();
     let begun = Instant::now();
     let (report, seen) = site.request(body, room, WAITS).await;
     let (failure, at) = seen.failure.expect("failure");
     assert_eq!(failure, Failure::TimeLimit);
     assert!(at - begun >= limit, "answered before the limit: {:?}", at - begun);
-    let late = (at - begun).saturating_sub(start_up + limit);
     assert!(
-        late < Duration::from_millis(300),
-        "answered {late:?} after the limit"
+        at - begun < grace / 2,
+        "answered {:?} after the request began",
+        at - begun
     );
     assert!(!report.reusable);
     assert_eq!(report.why_not.as_deref(), Some("time limit of 300ms reached"));
