@@ -119,6 +119,7 @@ bench: release ## wasgi beside uWSGI, Granian and Gunicorn: see bench/README.md;
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(APPS),--apps $(APPS)) $(if $(SERVERS),--servers $(SERVERS)) $(ARGS)
 
 .PHONY: bench-crates
+bench-crates: export CRITERION_HOME := $(CURDIR)/target/bench/criterion
 bench-crates: python packages ## What the parts cost: environ encoding, guest calls, rewind, new instances
 	@$(CARGO) bench --locked --manifest-path bench/Cargo.toml --target-dir target/bench/build --bench environ
 	@$(CARGO) bench --locked --manifest-path bench/Cargo.toml --target-dir target/bench/build --bench requests

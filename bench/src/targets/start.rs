@@ -26,7 +26,7 @@ pub(super) fn instance(place: &Place, _: &Options) -> Vec<Outcome> {
         format!("a new instance from the snapshot to its first reply: at most {INSTANCE_MS} ms, median");
     let path = place
         .root
-        .join("target/criterion/instance/first reply/new/estimates.json");
+        .join("target/bench/criterion/instance/first reply/new/estimates.json");
     let text = read_to_string(&path).ok();
     let Some(estimates) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) else {
         return vec![Outcome::unknown(what, "`make bench-crates` measures it")];
