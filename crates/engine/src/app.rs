@@ -169,6 +169,8 @@ impl App {
     async fn take_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
         let mut raw = self.load().await?;
         self.warm_up(&mut raw).await?;
+        // A warm-up request has left its own, shorter limit.
+        raw.store.data_mut().limit = self.start_limit();
         let sealed = self
             .call(
                 &mut raw,
@@ -219,7 +221,7 @@ impl App {
             engine, spec, log, ..
         } = &*self.shared;
         let log = InstanceLog::new(log.clone());
-        let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
+        let limit = self.start_limit();
         let streams = Streams::Log(log.clone());
         let mut raw = self.instantiate(&engine.bare, streams, log, limit).await?;
         self.initialize(&mut raw).await?;
@@ -235,9 +237,8 @@ impl App {
 
     /// A copy of the snapshot.
     async fn restore(&self, snapshot: &Arc<Snapshot>) -> Result<Instance, StartError> {
-        let Shared { spec, log, .. } = &*self.shared;
-        let log = InstanceLog::new(log.clone());
-        let limit = TimeLimit::new(spec.limits.start, spec.limits.grace);
+        let log = InstanceLog::new(self.shared.log.clone());
+        let limit = self.start_limit();
         let streams = Streams::Log(log.clone());
         let mut raw = self.instantiate(&snapshot.image, streams, log, limit).await?;
         snapshot
@@ -253,6 +254,12 @@ impl App {
 
     fn finish(&self, raw: Raw, snapshot: Option<Arc<Snapshot>>) -> Result<Instance, StartError> {
         Instance::new(self.clone(), raw.store, raw.instance, snapshot).map_err(StartError::Wasmtime)
+    }
+
+    /// The limit of whatever makes an instance ready, from now on.
+    pub(crate) fn start_limit(&self) -> TimeLimit {
+        let limits = self.shared.spec.limits;
+        TimeLimit::new(limits.start, limits.grace)
     }
 
     pub(crate) fn engine(&self) -> &Engine {

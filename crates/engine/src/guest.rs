@@ -100,7 +100,7 @@ impl Exchange {
         }
     }
 
-    /// Copies some of the body to `to`, waiting until there is some; 0 at its end.
+    /// Some of the body, at most `most` bytes, waiting until there is some; empty at its end.
     ///
     /// Dropping the future loses nothing: bytes are taken only when it completes.
     pub(crate) async fn read(&mut self, most: usize) -> Result<Bytes, BodyError> {

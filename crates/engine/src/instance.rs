@@ -229,6 +229,8 @@ impl Instance {
         }
         self.app.renew_host_state(self.store.data_mut())?;
         snapshot.refresh_entropy(&mut self.store);
+        // The request's own limit may be nearly over.
+        self.store.data_mut().limit = self.app.start_limit();
         match call(self.app.engine(), &mut self.store, &self.restored, ()).await {
             (Ok(abi::OK), _) => Ok(Rewound {
                 pages,
