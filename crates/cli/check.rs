@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{ArgMatches, Command};
-use wasgi_server::{AccessFormat, Log};
+use wasgi_server::{AccessFormat, Log, Threads};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -34,9 +34,9 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
     let app = interpreter::app(&engine, spec::spec(&config), log.app(&config.app.name))?;
-    let runtime = wasgi_server::runtime().context("cannot start")?;
+    let threads = Threads::start().context("cannot start")?;
     let begun = Instant::now();
-    let started = runtime.block_on(app.start());
+    let started = threads.block_on(app.start());
     // What the app said comes before what is said of it.
     log.flush(LAST_LINES);
     match started {

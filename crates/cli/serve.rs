@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use tokio::runtime::Handle;
 use wasgi_config::Isolation;
 use wasgi_engine::Engine;
-use wasgi_server::{AccessFormat, BindError, Listener, Log, Pool, Site, Workers};
+use wasgi_server::{AccessFormat, BindError, Listener, Log, Pool, Site, Threads, Workers};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -62,15 +63,19 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         .and_then(|name| name.parse::<AccessFormat>().ok());
     let log = Log::to_stderr(format.unwrap_or_default()).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
-    let runtime = wasgi_server::runtime().context("cannot start the server's threads")?;
-    let served = runtime.block_on(serve(&chosen, &engine, &log));
-    // A guest that still runs ends with the process.
-    runtime.shutdown_background();
+    let threads = Threads::start().context("cannot start the server's threads")?;
+    let served = threads.block_on(serve(&chosen, &engine, &log, threads.guests()));
+    threads.end();
     log.flush(LAST_LINES);
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(Chosen { label, config }: &Chosen, engine: &Engine, log: &Log) -> Result<(), Failure> {
+async fn serve(
+    Chosen { label, config }: &Chosen,
+    engine: &Engine,
+    log: &Log,
+    guests: Handle,
+) -> Result<(), Failure> {
     raise_open_files();
     let mut listeners = Vec::new();
     for address in &config.listen.http {
@@ -86,7 +91,7 @@ async fn serve(Chosen { label, config }: &Chosen, engine: &Engine, log: &Log) ->
     };
     let (workers, max_requests) = (Workers { started, most }, config.app.max_requests);
     let pool = tokio::select! {
-        pool = Pool::start(Hosted { app, isolation }, workers, max_requests, &config.limits, log.clone()) => {
+        pool = Pool::start(Hosted { app, isolation }, workers, max_requests, &config.limits, log.clone(), guests) => {
             pool.map_err(|error| hosted::not_started(label, error))?
         }
         _ = &mut stop => return Ok(()),

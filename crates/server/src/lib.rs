@@ -12,11 +12,13 @@ mod log;
 mod request_id;
 mod run;
 mod runner;
+mod threads;
 mod worker;
 
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log};
 pub use request_id::RequestId;
-pub use run::{Site, run, runtime};
+pub use run::{Site, run};
 pub use runner::{Report, Runner};
+pub use threads::Threads;
 pub use worker::{Busy, Pool, Workers};

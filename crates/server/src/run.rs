@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -20,9 +19,6 @@ use crate::worker::Pool;
 /// Wait after the system has refused to accept a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Scheduler ticks between two looks at the sockets, see [`runtime`].
-const EVENT_INTERVAL: u32 = 4;
-
 /// An app and how it is served.
 pub struct Site<R: Runner> {
     pub(crate) pool: Arc<Pool<R>>,
@@ -35,22 +31,6 @@ impl<R: Runner> Site<R> {
     pub fn new(pool: Arc<Pool<R>>, limits: Limits, log: Log) -> Arc<Self> {
         Arc::new(Self { pool, limits, log })
     }
-}
-
-/// The runtime the server wants.
-///
-/// Guests run inside tasks, in slices of a few milliseconds, so a thread may be away from its sockets for a slice:
-/// there are at least two threads, and each looks at the sockets every fourth task instead of every 61st.
-///
-/// # Errors
-/// When its threads cannot be started.
-pub fn runtime() -> io::Result<Runtime> {
-    let threads = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
-    Builder::new_multi_thread()
-        .worker_threads(threads)
-        .event_interval(EVENT_INTERVAL)
-        .enable_all()
-        .build()
 }
 
 /// Serves until `shutdown` is ready; then takes no more connections or requests, lets those that run finish, for at
@@ -166,6 +146,7 @@ mod tests {
     use super::*;
     use crate::log::AccessFormat;
     use crate::runner::Report;
+    use crate::threads::Threads;
     use crate::worker::Workers;
 
     /// Replies `ok`; to `/slow` once it gets a permit; to `/after` at once, and then waits for the permit.
@@ -259,8 +240,9 @@ mod tests {
             };
             let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
             let thread = thread::spawn(move || {
-                let runtime = runtime().unwrap();
-                runtime.block_on(async {
+                let threads = Threads::start().unwrap();
+                let guests = threads.guests();
+                threads.block_on(async {
                     let mut listeners = Vec::new();
                     for address in &addresses {
                         listeners.push(Listener::bind(address).await.unwrap());
@@ -271,13 +253,14 @@ mod tests {
                         None,
                         &limits,
                         of_server.clone(),
+                        guests,
                     )
                     .await
                     .unwrap();
                     let shutdown = async { _ = stopped.await };
                     run(listeners, Site::new(pool, limits, of_server), shutdown).await;
                 });
-                runtime.shutdown_background();
+                threads.end();
             });
             Self {
                 log,

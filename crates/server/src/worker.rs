@@ -1,11 +1,14 @@
 //! The workers of one app: who is free, who waits, and when one is replaced.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 use wasgi_engine::{Failure, Request};
 
 use crate::log::Log;
@@ -16,21 +19,51 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 
 /// The workers of one app. Each is an instance that handles one request at a time.
 ///
-/// Requests wait for a free worker in the order they came, at most `queue` of them, each at most `queue-time`.
+/// Requests wait for a free worker in the order they came, at most `queue` of them, each at most `queue-time`. A worker
+/// that is done takes the next one itself, so that an instance does not rest while requests wait.
 pub struct Pool<R: Runner> {
     runner: R,
     log: Log,
-    /// Free workers, the one used last on top: its memory is in the caches.
-    free: Mutex<Vec<Worker<R::Instance>>>,
-    /// As many permits as there are free workers. Fair: who waits longest is next.
-    permits: Semaphore,
-    waiting: AtomicUsize,
+    /// Where workers run.
+    guests: Handle,
+    state: Mutex<State<R::Instance>>,
     running: AtomicUsize,
     /// Told when `running` has come to 0.
     quiet: Notify,
     queue: usize,
     queue_time: Duration,
     max_requests: Option<u64>,
+}
+
+struct State<I> {
+    /// Free workers, the one used last on top: its memory is in the caches.
+    free: Vec<Worker<I>>,
+    /// Requests that wait; none while a worker is free.
+    waiting: VecDeque<Waiting>,
+}
+
+/// A request in the queue.
+struct Waiting {
+    request: Request,
+    taken_by: TakenBy,
+}
+
+/// Which worker has taken a request: its number, from 1, or nobody yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TakenBy(Arc<AtomicU32>);
+
+impl TakenBy {
+    /// The worker's number, if one has.
+    pub(crate) fn number(&self) -> Option<u32> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            number => Some(number),
+        }
+    }
+
+    fn set(&self, number: u32) {
+        self.0.store(number, Ordering::Relaxed);
+    }
 }
 
 struct Worker<I> {
@@ -55,7 +88,8 @@ pub enum Busy {
 }
 
 impl<R: Runner> Pool<R> {
-    /// Starts `workers.started` instances, at least one; of `limits` it takes `queue` and `queue-time`.
+    /// Starts `workers.started` instances, at least one; of `limits` it takes `queue` and `queue-time`. Workers run on
+    /// `guests`.
     ///
     /// A worker is replaced after `max_requests` requests, or up to a tenth more, so that they do not all go at once.
     ///
@@ -67,13 +101,16 @@ impl<R: Runner> Pool<R> {
         max_requests: Option<u64>,
         limits: &wasgi_config::Limits,
         log: Log,
+        guests: Handle,
     ) -> Result<Arc<Self>, R::Error> {
         let pool = Arc::new(Self {
             runner,
             log,
-            free: Mutex::new(Vec::new()),
-            permits: Semaphore::new(0),
-            waiting: AtomicUsize::new(0),
+            guests,
+            state: Mutex::new(State {
+                free: Vec::new(),
+                waiting: VecDeque::new(),
+            }),
             running: AtomicUsize::new(0),
             quiet: Notify::new(),
             queue: limits.queue,
@@ -90,7 +127,8 @@ impl<R: Runner> Pool<R> {
             pool.add(number, Some(instance));
         }
         if workers.most > started {
-            tokio::spawn(drop_idle(Arc::downgrade(&pool), started as usize));
+            pool.guests
+                .spawn(drop_idle(Arc::downgrade(&pool), started as usize));
         }
         Ok(pool)
     }
@@ -100,34 +138,38 @@ impl<R: Runner> Pool<R> {
         self.runner.name()
     }
 
+    /// How long a request waits for a worker.
+    pub(crate) fn queue_time(&self) -> Duration {
+        self.queue_time
+    }
+
     /// How long a client that got no worker should wait before it tries again.
     pub(crate) fn retry_after(&self) -> Duration {
         self.queue_time.max(Duration::from_secs(1))
     }
 
-    /// Waits for a free worker. Dropping the future leaves the queue.
+    /// Gives a request to a free worker, or a place in the queue.
     ///
     /// # Errors
-    /// [`Busy`], when there is no room to wait or the wait took too long.
-    pub(crate) async fn checkout(self: &Arc<Self>) -> Result<Lease<R>, Busy> {
-        // Never overtakes: permits go to those who wait before they can be had here.
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _waiting = Waiting::enter(&self.waiting, self.queue).ok_or(Busy::Full)?;
-                match timeout(self.queue_time, self.permits.acquire()).await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) | Err(_) => return Err(Busy::TimedOut),
-                }
-            }
-        };
-        permit.forget();
-        let worker = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        self.running.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease {
-            number: worker.as_ref().map_or(0, |worker| worker.number),
+    /// [`Busy::Full`] when there is no room to wait.
+    pub(crate) fn submit(self: &Arc<Self>, request: Request) -> Result<Ticket<R>, Busy> {
+        let taken_by = TakenBy::default();
+        let mut state = self.state();
+        if let Some(worker) = state.free.pop() {
+            drop(state);
+            taken_by.set(worker.number);
+            self.run(worker, request);
+        } else if state.waiting.len() < self.queue {
+            state.waiting.push_back(Waiting {
+                request,
+                taken_by: taken_by.clone(),
+            });
+        } else {
+            return Err(Busy::Full);
+        }
+        Ok(Ticket {
             pool: Arc::clone(self),
-            worker,
+            taken_by,
         })
     }
 
@@ -142,34 +184,56 @@ impl<R: Runner> Pool<R> {
         }
     }
 
-    fn add(&self, number: u32, instance: Option<R::Instance>) {
+    fn state(&self) -> MutexGuard<'_, State<R::Instance>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(self: &Arc<Self>, worker: Worker<R::Instance>, request: Request) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let lease = Lease {
+            number: worker.number,
+            pool: Arc::clone(self),
+            worker: Some(worker),
+        };
+        // In a task of its own: it outlives a peer that goes away, and the reply, since the app's `close()` comes after.
+        self.guests.spawn(lease.work(request));
+    }
+
+    /// A new worker, or a new instance of one: takes a request that waits, or waits for one.
+    fn add(self: &Arc<Self>, number: u32, instance: Option<R::Instance>) {
         let left = self
             .max_requests
             .map_or(u64::MAX, |max| max + rand::random_range(0..=max / 10));
-        self.put_back(Worker {
+        let worker = Worker {
             number,
             instance,
             idle_since: Instant::now(),
             left,
-        });
+        };
+        if let Some((worker, request)) = self.next(worker) {
+            self.run(worker, request);
+        }
     }
 
-    fn put_back(&self, worker: Worker<R::Instance>) {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(worker);
-        self.permits.add_permits(1);
+    /// Finds a free worker its next request, or its place among the free.
+    fn next(&self, worker: Worker<R::Instance>) -> Option<(Worker<R::Instance>, Request)> {
+        let mut state = self.state();
+        match state.waiting.pop_front() {
+            Some(Waiting { request, taken_by }) => {
+                taken_by.set(worker.number);
+                Some((worker, request))
+            }
+            None => {
+                state.free.push(worker);
+                None
+            }
+        }
     }
 
     /// Starts a new instance for a number, in the background, however often it takes.
     fn replace(self: &Arc<Self>, number: u32, old: Option<R::Instance>) {
-        // Without a runtime the process is ending.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
         let pool = Arc::clone(self);
-        runtime.spawn(async move {
+        self.guests.spawn(async move {
             drop(old);
             let mut wait = BACKOFF.0;
             loop {
@@ -186,6 +250,38 @@ impl<R: Runner> Pool<R> {
                 wait = (wait * 2).min(BACKOFF.1);
             }
         });
+    }
+}
+
+/// A request's place with the workers. Dropping it leaves the queue.
+pub(crate) struct Ticket<R: Runner> {
+    pool: Arc<Pool<R>>,
+    taken_by: TakenBy,
+}
+
+impl<R: Runner> Ticket<R> {
+    pub(crate) fn taken_by(&self) -> &TakenBy {
+        &self.taken_by
+    }
+
+    /// Takes the request out of the queue; false if a worker has it.
+    pub(crate) fn withdraw(&self) -> bool {
+        if self.taken_by.number().is_some() {
+            return false;
+        }
+        let mut state = self.pool.state();
+        let is_ours = |waiting: &Waiting| Arc::ptr_eq(&waiting.taken_by.0, &self.taken_by.0);
+        let place = state.waiting.iter().position(is_ours);
+        let withdrawn = place.and_then(|place| state.waiting.remove(place));
+        // What a request drops may look at the queue again.
+        drop(state);
+        withdrawn.is_some()
+    }
+}
+
+impl<R: Runner> Drop for Ticket<R> {
+    fn drop(&mut self) {
+        self.withdraw();
     }
 }
 
@@ -207,9 +303,12 @@ async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, kept: usize) {
         sleep(IDLE / 3).await;
         let Some(pool) = pool.upgrade() else { return };
         let dropped: Vec<_> = {
-            let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
-            let there = free.iter().filter(|worker| worker.instance.is_some()).count();
-            free.iter_mut()
+            let mut state = pool.state();
+            let there = |worker: &&Worker<_>| worker.instance.is_some();
+            let there = state.free.iter().filter(there).count();
+            state
+                .free
+                .iter_mut()
                 .filter(|worker| worker.instance.is_some() && worker.idle_since.elapsed() >= IDLE)
                 .take(there.saturating_sub(kept))
                 .map(|worker| worker.instance.take())
@@ -219,39 +318,36 @@ async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, kept: usize) {
     }
 }
 
-/// A place in the queue.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let before = waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Self(waiting);
-        (before < most).then_some(place)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A worker that is taken for one request. When dropped before that is over, the worker is replaced.
-pub(crate) struct Lease<R: Runner> {
+/// A worker that handles requests. When dropped before it is free again, it is replaced.
+struct Lease<R: Runner> {
     pool: Arc<Pool<R>>,
     number: u32,
     worker: Option<Worker<R::Instance>>,
 }
 
 impl<R: Runner> Lease<R> {
-    /// The worker's number, from 1.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
+    /// Takes the worker through a request and all that wait, then gives it back or has it replaced.
+    async fn work(mut self, mut request: Request) {
+        while self.handle(request).await {
+            let Some(mut worker) = self.worker.take() else {
+                return;
+            };
+            worker.idle_since = Instant::now();
+            let Some(next) = self.pool.next(worker) else {
+                return;
+            };
+            self.worker = Some(next.0);
+            request = next.1;
+            // Others may wait for this thread.
+            yield_now().await;
+        }
     }
 
-    /// Takes the worker through a request, then gives it back or has it replaced.
-    pub(crate) async fn handle(mut self, request: Request) {
-        let Some(worker) = &mut self.worker else { return };
+    /// Takes the worker through a request; whether it may take another.
+    async fn handle(&mut self, request: Request) -> bool {
+        let Some(worker) = &mut self.worker else {
+            return false;
+        };
         let (name, number) = (self.pool.name(), self.number);
         let instance = match &mut worker.instance {
             Some(instance) => instance,
@@ -262,7 +358,7 @@ impl<R: Runner> Lease<R> {
                     reply.fail(Failure::Crashed(format!(
                         "worker {number} does not start: {error}"
                     )));
-                    return;
+                    return false;
                 }
             },
         };
@@ -273,16 +369,15 @@ impl<R: Runner> Lease<R> {
             self.pool
                 .log
                 .warn(format_args!("app {name}: {why}; worker {number} is replaced"));
-        } else if worker.left == 0 {
+            return false;
+        }
+        if worker.left == 0 {
             self.pool.log.note(format_args!(
                 "app {name}: max-requests reached; worker {number} is replaced"
             ));
-        } else if self.pool.runner.renew(instance).await
-            && let Some(mut worker) = self.worker.take()
-        {
-            worker.idle_since = Instant::now();
-            self.pool.put_back(worker);
+            return false;
         }
+        self.pool.runner.renew(instance).await
     }
 }
 

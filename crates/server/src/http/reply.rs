@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::service::Connection;
 use crate::log::Access;
 use crate::request_id::RequestId;
+use crate::worker::TakenBy;
 
 /// The connection ends here, without (the rest of) a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +30,7 @@ pub(super) struct Record {
     connection: Arc<Connection>,
     pub(super) head: Option<Head>,
     pub(super) id: RequestId,
-    pub(super) worker: Option<u32>,
+    pub(super) worker: Option<TakenBy>,
     started: Instant,
     status: u16,
     bytes: u64,
@@ -67,7 +68,7 @@ impl Drop for Record {
             status: if self.status == 0 { 499 } else { self.status },
             bytes: self.bytes,
             time: self.started.elapsed(),
-            worker: self.worker,
+            worker: self.worker.as_ref().and_then(TakenBy::number),
             id: self.id,
         });
     }

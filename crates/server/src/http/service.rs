@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use http::{Request as HttpRequest, Response, StatusCode};
 use hyper::body::Incoming;
@@ -10,16 +11,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
 use wasgi_protocol::http::{Body, Connection as EnvironConnection, Refusal};
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
 use super::reply::{Cut, Record, ReplyBody, of_app, own, own_and_close, retry_later, status};
+use super::timer::Timer;
 use super::turns::{Refused, Turns};
 use super::wire::Wire;
 use crate::log::Log;
 use crate::run::Site;
 use crate::runner::Runner;
+use crate::worker::Busy;
 
 /// What hyper may hold of a reply that its peer is slow to take.
 const WRITE_BUFFER: usize = 64 << 10;
@@ -143,12 +147,6 @@ async fn answer<R: Runner>(
         }
     };
 
-    let lease = match site.pool.checkout().await {
-        Ok(lease) => lease,
-        Err(busy) => return Ok(retry_later(record, &busy.to_string(), site.pool.retry_after())),
-    };
-    record.worker = Some(lease.number());
-
     let has_body = !matches!(body, Body::Absent | Body::Length(0));
     let exchange = Exchange::new(has_body.then_some(incoming));
     let input: Box<dyn RequestBody> = if has_body {
@@ -162,11 +160,33 @@ async fn answer<R: Runner>(
         body: input,
         reply: Box::new(Sink(Arc::clone(&exchange))),
     };
-    // In a task of its own: it outlives a peer that goes away, and the reply, since the app's `close()` comes after.
-    tokio::spawn(lease.handle(request));
+    let busy = |record, busy: Busy| retry_later(record, &busy.to_string(), site.pool.retry_after());
+    let ticket = match site.pool.submit(request) {
+        Ok(ticket) => ticket,
+        Err(error) => return Ok(busy(record, error)),
+    };
+    record.worker = Some(ticket.taken_by().clone());
 
     let waiting = Leaving(Some(exchange));
-    let start = poll_fn(|cx| waiting.exchange().poll_start(cx)).await;
+    let patience = Instant::now() + site.pool.queue_time();
+    let mut timer = Timer::default();
+    let start = poll_fn(|cx| {
+        if let Poll::Ready(start) = waiting.exchange().poll_start(cx) {
+            return Poll::Ready(Ok(start));
+        }
+        if ticket.taken_by().number().is_none() {
+            ready!(timer.poll(patience, cx));
+            if ticket.withdraw() {
+                return Poll::Ready(Err(Busy::TimedOut));
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    let start = match start {
+        Ok(start) => start,
+        Err(error) => return Ok(busy(record, error)),
+    };
     let exchange = waiting.stay();
     match start {
         Start::Reply(head, all) => Ok(of_app(head, all, record, exchange)),

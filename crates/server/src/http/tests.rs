@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use wasgi_config::Limits;
 use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Request};
@@ -179,6 +180,7 @@ impl Server {
             max_requests,
             &limits,
             log.clone(),
+            Handle::current(),
         )
         .await
         .unwrap();

@@ -252,6 +252,7 @@ async fn start(
             max_requests,
             &Limits::default(),
             log,
+            Handle::current(),
         )
         .await,
         starts,
@@ -267,7 +268,9 @@ async fn one(pool: &Arc<Pool<Starting>>) {
         body: Box::new(super::super::exchange::NoInput),
         reply: Box::new(super::super::exchange::Sink(exchange)),
     };
-    pool.checkout().await.unwrap().handle(request).await;
+    let ticket = pool.submit(request).ok().unwrap();
+    pool.quiet().await;
+    assert!(ticket.taken_by().number().is_some());
 }
 
 #[tokio::test(start_paused = true)]
