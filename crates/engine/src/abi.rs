@@ -16,6 +16,7 @@ pub(crate) const ENTROPY: &str = "entropy";
 pub(crate) const BODY_READ: &str = "body_read";
 pub(crate) const REPLY_HEAD: &str = "reply_head";
 pub(crate) const REPLY_BODY: &str = "reply_body";
+pub(crate) const TICK: &str = "tick";
 pub(crate) const FILE_LOCK: &str = "file_lock";
 pub(crate) const FILE_LOCK_TEST: &str = "file_lock_test";
 
@@ -78,6 +79,7 @@ mod tests {
             BODY_READ,
             REPLY_HEAD,
             REPLY_BODY,
+            TICK,
             FILE_LOCK,
             FILE_LOCK_TEST,
         ];

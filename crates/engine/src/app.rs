@@ -337,6 +337,7 @@ impl App {
                 refused: false,
             },
             limit,
+            ticks: engine.ticks.clone(),
             interrupt_words: None,
             entropy: Vec::new(),
             block: Vec::new(),
@@ -404,7 +405,6 @@ impl App {
             .instance
             .get_typed_func(&mut raw.store, abi::INITIALIZE)
             .map_err(StartError::Wasmtime)?;
-        raw.store.set_epoch_deadline(1);
         initialize
             .call_async(&mut raw.store, ())
             .await

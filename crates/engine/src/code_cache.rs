@@ -12,13 +12,17 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use wasmtime::{Engine, Module};
 
-/// The module of `wasm`: from `folder` if it is there and sound, else compiled and put there.
+use crate::checks;
+use crate::engine::EngineError;
+
+/// The module of the guest `wasm`, with checks and without data: from `folder` if it is there and sound, else compiled and
+/// put there.
 pub(crate) fn load(
     engine: &Engine,
     wasm: &[u8],
     folder: &Path,
     progress: &mut dyn FnMut(&str),
-) -> wasmtime::Result<Module> {
+) -> Result<Module, EngineError> {
     let entry = match Entry::open(engine, wasm, folder) {
         Ok(entry) => Some(entry),
         Err(error) => {
@@ -37,7 +41,9 @@ pub(crate) fn load(
         }
     }
     progress("compiling Python to machine code (once, some seconds)");
-    let code = engine.precompile_module(wasm)?;
+    let code = engine
+        .precompile_module(&checks::add(wasm)?)
+        .map_err(EngineError::Wasmtime)?;
     if let Some(Err(error)) = entry.map(|entry| entry.write(&code)) {
         progress(&format!(
             "machine code could not be kept in {}: {error}",
@@ -45,7 +51,7 @@ pub(crate) fn load(
         ));
     }
     // SAFETY: `code` is what `precompile_module` has just returned, unchanged.
-    unsafe { Module::deserialize(engine, &code) }
+    unsafe { Module::deserialize(engine, &code) }.map_err(EngineError::Wasmtime)
 }
 
 /// One guest's place in the cache.
@@ -58,8 +64,10 @@ impl Entry {
     fn open(engine: &Engine, wasm: &[u8], folder: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         check_owner(&fs::symlink_metadata(folder)?)?;
-        // What wasmtime compiles depends on its version and settings too; it tells by a hash.
+        // What wasmtime compiles depends on its version and settings too; it tells by a hash. What is added to the guest
+        // depends on our own.
         let mut settings = DefaultHasher::new();
+        checks::VERSION.hash(&mut settings);
         engine.precompile_compatibility_hash().hash(&mut settings);
         let name = format!(
             "python-{:.16}-{:016x}",
@@ -151,8 +159,14 @@ mod tests {
 
     use super::*;
 
-    /// An empty module.
-    const WASM: &[u8] = b"\0asm\x01\0\0\0";
+    /// `(module (import "wasgi" "tick" (func (result i32))) (memory 1) (global i32 (i32.const 0)) (func))`
+    const WASM: &[u8] = b"\0asm\x01\0\0\0\
+        \x01\x08\x02\x60\0\x01\x7f\x60\0\0\
+        \x02\x0e\x01\x05wasgi\x04tick\0\0\
+        \x03\x02\x01\x01\
+        \x05\x03\x01\0\x01\
+        \x06\x06\x01\x7f\0\x41\0\x0b\
+        \x0a\x04\x01\x02\0\x0b";
 
     fn messages(engine: &Engine, folder: &Path) -> Vec<String> {
         let mut messages = Vec::new();

@@ -8,10 +8,11 @@ use wasmtime::{Config, Module, OptLevel};
 use crate::code_cache;
 use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
-use crate::memory::Memories;
+use crate::memory::{GUARD, Memories, RESERVED};
 use crate::python::PythonFiles;
 use crate::scratch::Scratch;
 use crate::ticker::Ticker;
+use crate::ticks::Ticks;
 
 /// Stack for compiled code. CPython bounds its own C recursion; this is what that bound needs, with room. Only pages
 /// that are used take memory.
@@ -30,6 +31,7 @@ pub struct Engine {
     pub(crate) module: Module,
     /// Memory as the module's data segments make it: what an instance without a snapshot starts from.
     pub(crate) bare: Arc<Image>,
+    pub(crate) ticks: Arc<Ticks>,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) python: PythonFiles,
     pub(crate) scratch: Arc<Scratch>,
@@ -46,22 +48,22 @@ impl Engine {
         cache: &Path,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, EngineError> {
-        let wasmtime = wasmtime::Engine::new(&config()).map_err(EngineError::Wasmtime)?;
+        let ticks = Arc::new(Ticks::new(RESERVED, GUARD).map_err(EngineError::Image)?);
+        let wasmtime = wasmtime::Engine::new(&config(ticks.clone())).map_err(EngineError::Wasmtime)?;
         let wasm = std::fs::read(&python.wasm).map_err(|source| EngineError::Python {
             path: python.wasm.clone(),
             source,
         })?;
-        let guest = guest_module::split(&wasm)?;
-        let module =
-            code_cache::load(&wasmtime, &guest.code, cache, progress).map_err(EngineError::Wasmtime)?;
-        let data = guest.data.iter().map(|(at, bytes)| (*at, &bytes[..]));
-        let bare = Image::of_parts(guest.minimum, data).map_err(EngineError::Image)?;
+        let memory = guest_module::first_memory(&wasm)?;
+        let module = code_cache::load(&wasmtime, &wasm, cache, progress)?;
+        let bare = Image::of_parts(memory.length, memory.data).map_err(EngineError::Image)?;
         let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
-        let ticker = Ticker::start(wasmtime.clone()).map_err(EngineError::Thread)?;
+        let ticker = Ticker::start(ticks.clone()).map_err(EngineError::Thread)?;
         Ok(Self {
             wasmtime,
             module,
             bare: Arc::new(bare),
+            ticks,
             ticker: Arc::new(ticker),
             python: python.clone(),
             scratch: Arc::new(scratch),
@@ -69,14 +71,18 @@ impl Engine {
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config(ticks: Arc<Ticks>) -> Config {
     let mut config = Config::new();
     config
         .cranelift_opt_level(OptLevel::Speed)
-        .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
-        .with_host_memory(Arc::new(Memories))
+        .memory_reservation(RESERVED as u64)
+        .memory_guard_size(GUARD as u64)
+        .with_host_memory(Arc::new(Memories(ticks)))
+        // The one that `checks` adds; and its hints, which keep what a check calls out of the way.
+        .wasm_multi_memory(true)
+        .wasm_branch_hinting(true)
         // The guest is stripped: its frames have no names worth the memory that finding them takes.
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false);
@@ -100,7 +106,7 @@ pub enum EngineError {
     /// The guest is not one that images can be made of.
     #[error("the Python guest cannot be used")]
     Module(#[from] ModuleError),
-    /// Memory for the guest's first image cannot be had.
+    /// Memory for the guest's first image, or for the clock, cannot be had.
     #[error("cannot make the Python guest's memory image")]
     Image(#[source] std::io::Error),
     /// The folder for the instances' temporary files cannot be made.

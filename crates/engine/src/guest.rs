@@ -1,5 +1,7 @@
 //! The host's side of one instance: what its store holds.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use wasmtime::{Memory, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -8,6 +10,7 @@ use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Reques
 use crate::lines::InstanceLog;
 use crate::locks;
 use crate::reply;
+use crate::ticks::Ticks;
 use crate::time_limit::{InterruptWords, TimeLimit};
 
 /// Most table elements an instance may have; CPython's own table has some thousands and does not grow.
@@ -20,6 +23,7 @@ pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) limit: TimeLimit,
+    pub(crate) ticks: Arc<Ticks>,
     /// Absent until Python has started.
     pub(crate) interrupt_words: Option<InterruptWords>,
     /// What the guest has named as `entropy` while it was sealed.

@@ -1,7 +1,7 @@
-//! The guest's wasm, taken apart: code without data, and the data by itself.
+//! The guest's wasm, looked through: that an image can hold its state, and its data segments.
 //!
 //! Instances get their memory from an image, so instantiating must not copy the data segments again: they are taken
-//! out of the module and become the first image.
+//! out of the module (`checks.rs`) and become the first image.
 
 use wasmparser::{DataKind, Operator, Parser, Payload, TypeRef};
 
@@ -9,20 +9,18 @@ use wasmparser::{DataKind, Operator, Parser, Payload, TypeRef};
 pub(crate) const WASM_PAGE: usize = 64 << 10;
 
 /// Sections of the binary format that are taken out.
-const DATA: u8 = 11;
-const DATA_COUNT: u8 = 12;
+pub(crate) const DATA: u8 = 11;
+pub(crate) const DATA_COUNT: u8 = 12;
 
-/// The only state outside linear memory that an image has to keep, since `split` finds no other.
+/// The only state outside linear memory that an image has to keep, since `first_memory` finds no other.
 pub(crate) const STACK_POINTER: &str = "__stack_pointer";
 
-/// A guest module taken apart.
-pub(crate) struct GuestModule {
-    /// The module without its data segments.
-    pub(crate) code: Vec<u8>,
-    /// What they put where, in bytes from the start of memory.
-    pub(crate) data: Vec<(usize, Vec<u8>)>,
-    /// Memory that the module starts with, in bytes.
-    pub(crate) minimum: usize,
+/// The memory that a guest module starts with.
+pub(crate) struct FirstMemory<'a> {
+    /// What its data segments put where, in bytes from the start of memory.
+    pub(crate) data: Vec<(usize, &'a [u8])>,
+    /// In bytes.
+    pub(crate) length: usize,
 }
 
 /// Why a module cannot be a guest.
@@ -36,13 +34,12 @@ pub enum ModuleError {
     State(&'static str),
 }
 
-/// Takes a module apart.
+/// The first memory of a module whose state an image can hold.
 ///
 /// # Errors
 /// [`ModuleError::State`] if an instance could have state beside its memory and `__stack_pointer`, which is all that an
 /// image keeps: passive data, several memories, mutable globals that are not exported.
-pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
-    let mut code = Vec::with_capacity(wasm.len());
+pub(crate) fn first_memory(wasm: &[u8]) -> Result<FirstMemory<'_>, ModuleError> {
     let mut data = Vec::new();
     let mut minimum = None;
     let mut mutable_globals = Vec::new();
@@ -50,7 +47,6 @@ pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload?;
         match &payload {
-            Payload::Version { range, .. } => code.extend_from_slice(&wasm[range.clone()]),
             Payload::ImportSection(imports) => {
                 for import in imports.clone().into_imports() {
                     if matches!(
@@ -99,34 +95,26 @@ pub(crate) fn split(wasm: &[u8]) -> Result<GuestModule, ModuleError> {
                     let Operator::I32Const { value } = offset_expr.get_operators_reader().read()? else {
                         return Err(ModuleError::State("places its data by a computation"));
                     };
-                    data.push((value as u32 as usize, segment.data.to_vec()));
+                    data.push((value as u32 as usize, segment.data));
                 }
             }
             _ => {}
-        }
-        if let Some((id, range)) = payload.as_section()
-            && id != DATA
-            && id != DATA_COUNT
-        {
-            code.push(id);
-            push_leb128(&mut code, range.len());
-            code.extend_from_slice(&wasm[range]);
         }
     }
     if mutable_globals != exported_globals {
         return Err(ModuleError::State("has mutable globals beside its stack pointer"));
     }
-    let minimum = minimum.ok_or(ModuleError::State("has no memory"))?;
+    let length = minimum.ok_or(ModuleError::State("has no memory"))?;
     if data
         .iter()
-        .any(|(at, bytes)| at.checked_add(bytes.len()).is_none_or(|end| end > minimum))
+        .any(|(at, bytes)| at.checked_add(bytes.len()).is_none_or(|end| end > length))
     {
         return Err(ModuleError::State("places data outside its memory"));
     }
-    Ok(GuestModule { code, data, minimum })
+    Ok(FirstMemory { data, length })
 }
 
-fn push_leb128(to: &mut Vec<u8>, mut value: usize) {
+pub(crate) fn push_leb128(to: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         to.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -155,17 +143,16 @@ mod tests {
     }
 
     #[test]
-    fn data_is_taken_out_and_the_rest_is_a_module() {
-        let split = split(&module(true)).expect("splits");
-        assert_eq!(split.data, [(16, b"hello".to_vec())]);
-        assert_eq!(split.minimum, WASM_PAGE);
-        assert!(wasmtime::Module::new(&wasmtime::Engine::default(), &split.code).is_ok());
-        assert!(!split.code.windows(5).any(|window| window == b"hello"));
+    fn data_is_found_where_it_goes() {
+        let wasm = module(true);
+        let first = first_memory(&wasm).expect("a guest");
+        assert_eq!(first.data, [(16, &b"hello"[..])]);
+        assert_eq!(first.length, WASM_PAGE);
     }
 
     #[test]
     fn state_that_an_image_would_miss_is_refused() {
-        let error = split(&module(false)).err().expect("refused").to_string();
+        let error = first_memory(&module(false)).err().expect("refused").to_string();
         assert!(error.contains("mutable globals"), "{error}");
     }
 }

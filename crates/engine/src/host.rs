@@ -10,7 +10,7 @@ use crate::exchange::BodyError;
 use crate::guest::{Exchange, Guest, Sent};
 use crate::locks::{Kind, Range, Refused};
 use crate::snapshot::MAX_ENTROPY;
-use crate::time_limit::{InterruptWords, Stopped, Waited, strike};
+use crate::time_limit::{self, InterruptWords, Stopped, Waited, strike};
 
 /// Most bytes that cross in one call; more are taken by calling again.
 const MAX_PIECE: usize = 1 << 20;
@@ -23,6 +23,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     linker.func_wrap(abi::MODULE, abi::REPLY_HEAD, reply_head)?;
     linker.func_wrap(abi::MODULE, abi::FILE_LOCK, file_lock)?;
     linker.func_wrap(abi::MODULE, abi::FILE_LOCK_TEST, file_lock_test)?;
+    linker.func_wrap_async(abi::MODULE, abi::TICK, |caller, ()| Box::new(tick(caller)))?;
     linker.func_wrap_async(abi::MODULE, abi::BODY_READ, |caller, (to, length)| {
         Box::new(body_read(caller, to, length))
     })?;
@@ -30,6 +31,14 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         Box::new(reply_body(caller, from, length, flags))
     })?;
     Ok(())
+}
+
+/// Looks at the time limit, and lets others have the thread.
+async fn tick(mut caller: Caller<'_, Guest>) -> wasmtime::Result<i32> {
+    let count = caller.data().ticks.count();
+    time_limit::check(caller.as_context_mut())?;
+    tokio::task::yield_now().await;
+    Ok(count as i32)
 }
 
 fn block_read(mut caller: Caller<'_, Guest>, to: i32, length: i32) -> wasmtime::Result<()> {

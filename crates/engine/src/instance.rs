@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, TypedFunc, UpdateDeadline, WasmParams};
+use wasmtime::{Store, Trap, TypedFunc, WasmParams};
 use wasmtime_wasi::I32Exit;
 
 use crate::abi;
@@ -18,7 +18,7 @@ use crate::exchange::{Failure, Request};
 use crate::guest::{Guest, begin};
 use crate::rewind::{difference, rewind};
 use crate::snapshot::Snapshot;
-use crate::time_limit::{self, Stopped, TimeLimit};
+use crate::time_limit::{Stopped, TimeLimit};
 use crate::wasi::MountError;
 
 /// A live copy of the interpreter with the app loaded. Handles one request at a time.
@@ -105,14 +105,10 @@ impl End {
     }
 }
 
-/// A store ready to run: yields at each tick, obeys the limits.
+/// A store that obeys the memory limit.
 pub(crate) fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
     let mut store = Store::new(&engine.wasmtime, guest);
     store.limiter(|guest| &mut guest.memory_limit);
-    store.epoch_deadline_callback(|store| {
-        time_limit::check(store)?;
-        Ok(UpdateDeadline::Yield(1))
-    });
     store
 }
 
@@ -124,7 +120,6 @@ pub(crate) async fn call<P: WasmParams + Sync>(
     params: P,
 ) -> (Result<i32, End>, Duration) {
     let _running = engine.ticker.run();
-    store.set_epoch_deadline(1);
     let mut spent = Duration::ZERO;
     let result = Timed {
         call: pin!(function.call_async(store, params)),

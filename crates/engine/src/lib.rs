@@ -9,6 +9,7 @@
 mod abi;
 mod app;
 mod block;
+mod checks;
 mod code_cache;
 mod engine;
 mod exchange;
@@ -27,6 +28,7 @@ mod scratch;
 mod snapshot;
 mod spec;
 mod ticker;
+mod ticks;
 mod time_limit;
 mod warmup;
 mod wasi;

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
+use crate::guest_module::WASM_PAGE;
 use crate::image::Image;
+use crate::ticks::{TickMemory, Ticks};
 
 thread_local! {
     /// The image that the next memory made on this thread comes from: wasmtime's interface has no place for it.
@@ -35,22 +37,34 @@ pub(crate) async fn with_image<F: Future>(image: &Arc<Image>, make: F) -> F::Out
     .await
 }
 
-/// Makes linear memories for wasmtime.
-pub(crate) struct Memories;
+/// Address space of each memory: all that 32 bits can name, so that compiled code need not compare addresses.
+pub(crate) const RESERVED: usize = 4 << 30;
+/// Address space behind it, for what an instruction adds to its address.
+pub(crate) const GUARD: usize = 32 << 20;
 
-// SAFETY: `ImageMemory` reserves what is asked for and its guard, leaves both inaccessible beyond its size, and gives
-// fresh memory the image's bytes, which for the first image of a module are what instantiation would have made of it:
-// its data segments and zero.
+/// Makes linear memories for wasmtime: the guest's own from an image, and the one of a single page that `checks` adds
+/// to its module, which is the same for all.
+pub(crate) struct Memories(pub(crate) Arc<Ticks>);
+
+// SAFETY: both kinds reserve what is asked for and its guard, and leave them inaccessible beyond their size.
+// `ImageMemory` gives fresh memory the image's bytes, which for the first image of a module are what instantiation would
+// have made of it: its data segments and zero. `TickMemory` is read by our own checks alone.
 unsafe impl MemoryCreator for Memories {
     fn new_memory(
         &self,
         _: MemoryType,
         minimum: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
         let reserved = reserved.ok_or("a memory without a reservation could move")?;
+        if maximum == Some(WASM_PAGE) {
+            if reserved > RESERVED || guard > GUARD {
+                return Err("the count of ticks has less address space than is asked for".into());
+            }
+            return Ok(Box::new(TickMemory(self.0.clone())));
+        }
         let image = NEXT.take().ok_or("a memory was made without an image")?;
         let memory = ImageMemory::new(&image, minimum, reserved, guard)
             .map_err(|error| format!("cannot map memory: {error}"))?;

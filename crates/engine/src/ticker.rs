@@ -1,9 +1,11 @@
-//! The engine's clock: one thread that advances the epoch while guests run, and rests while none does.
+//! The engine's clock: one thread that counts ticks while guests run, and rests while none does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
+
+use crate::ticks::Ticks;
 
 /// How often running guests are looked at: their time limits, and whose turn it is on the thread.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -18,7 +20,7 @@ struct Shared {
     ended: AtomicBool,
 }
 
-/// Advances an engine's epoch every [`TICK`] while any [`Running`] lives.
+/// Counts a tick every [`TICK`] while any [`Running`] lives.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
     thread: Thread,
@@ -26,7 +28,7 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+    pub(crate) fn start(ticks: Arc<Ticks>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             running: AtomicUsize::new(0),
             resting: AtomicBool::new(false),
@@ -34,7 +36,7 @@ impl Ticker {
         });
         let handle = thread::Builder::new().name("wasgi-ticker".into()).spawn({
             let shared = shared.clone();
-            move || tick(&shared, || engine.increment_epoch())
+            move || tick(&shared, || ticks.advance())
         })?;
         Ok(Self {
             shared,

@@ -58,7 +58,7 @@ impl TimeLimit {
     }
 }
 
-/// What the epoch callback does at each tick.
+/// What is looked at when a guest has seen a tick.
 ///
 /// # Errors
 /// [`Stopped`] when the grace is over.
