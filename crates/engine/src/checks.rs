@@ -12,7 +12,7 @@
 //! a check, and its loops get none. CPython's eval loop does so (`patches/wasgi/tick.patch`), which would look at the clock
 //! once for each bytecode otherwise. There is no check at the start of a function: recursion ends with the stack.
 //!
-//! wasmtime's epochs do the same with more looks, at every function and loop, which cost a Flask app a sixth of its
+//! wasmtime's epochs do the same with more looks, at every function and loop, which cost a Flask app a tenth of its
 //! time.
 
 use wasmparser::{BinaryReader, BinaryReaderError, FunctionBody, Operator, Parser, Payload, TypeRef};
