@@ -10,11 +10,14 @@
 set -euo pipefail
 LC_ALL=C
 export LC_ALL
+# The native Python counts what it executes; the counts matter only when profile.sh asks for them.
+LLVM_PROFILE_FILE=/dev/null
+export LLVM_PROFILE_FILE
 # What the caller's make or shell means for its own build must not reach CPython's.
 unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS CXXFLAGS LDFLAGS CONFIG_SITE PYTHONPATH PYTHONHOME
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for part in common fetch toolchain libs python link stdlib; do
+for part in common fetch toolchain libs python profile link stdlib; do
     # shellcheck source=/dev/null
     . "$here/$part.sh"
 done

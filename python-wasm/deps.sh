@@ -22,6 +22,11 @@ have_builtins() {
         grep -E 'wasi|wasm32' | grep -qv wasm64
 }
 
+# have_profile: clang's runtime for programs that count what they execute, for this machine.
+have_profile() {
+    echo 'int main(void) { return 0; }' | clang-19 -fprofile-instr-generate -x c -o /dev/null -
+}
+
 # have_libc: headers and start files of this machine's own C library, for the native build.
 have_libc() {
     echo 'int main(void) { return 0; }' | "$1" -include stdio.h -x c -o /dev/null -
@@ -37,9 +42,10 @@ need ca-certificates "CA certificates" test -e /etc/ssl/certs/ca-certificates.cr
 if [ -z "${WASI_SDK_PATH:-}" ]; then
     need clang-19 "clang 19" clang-19 --version
     need lld-19 "wasm-ld 19" wasm-ld-19 --version
-    need llvm-19 "llvm-ar 19" llvm-ar-19 --version
+    need llvm-19 "llvm-ar 19 and llvm-profdata 19" sh -c 'llvm-ar-19 --version && llvm-profdata-19 --version'
     need libclang-rt-19-dev-wasm32 "clang 19's builtins for wasm32" have_builtins
     need libc6-dev "the C library's headers" have_libc clang-19
+    need libclang-rt-19-dev "clang 19's profile runtime" have_profile
 else
     need gcc "a C compiler for this machine" have_libc "${CC:-cc}"
 fi

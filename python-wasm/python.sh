@@ -34,8 +34,10 @@ configure_native() {
         _multiprocessing _posixshmem nis syslog termios resource _lsprof _interpreters _interpchannels _interpqueues; do
         skip+=("py_cv_module_$module=n/a")
     done
-    env CC="$NATIVE_CC" OPT='-O1 -DNDEBUG' PKG_CONFIG_LIBDIR="$WORK/none" "${skip[@]}" \
-        ../src/cpython/configure --without-ensurepip --disable-test-modules
+    # Where it takes the profile, its source must be read as the guest's is, which has no computed gotos.
+    local count=${PROFDATA:+-fprofile-instr-generate}
+    env CC="$NATIVE_CC" OPT='-O1 -DNDEBUG' CFLAGS="$count" LDFLAGS="$count" PKG_CONFIG_LIBDIR="$WORK/none" "${skip[@]}" \
+        ../src/cpython/configure --without-ensurepip --disable-test-modules ${count:+--without-computed-gotos}
 }
 
 make_native() {
@@ -53,7 +55,7 @@ configure_guest() {
     # shellcheck disable=SC2086
     env CONFIG_SITE="$CPYTHON/Tools/wasm/config.site-wasm32-wasi" PKG_CONFIG_LIBDIR="$WORK/none" HOSTRUNNER=false \
         CC="$GUEST_CC" CPP="$GUEST_CC -E" CXX="$GUEST_CC" AR="$AR" RANLIB="$RANLIB" READELF=true \
-        CFLAGS="${GUEST_CFLAGS#-O3 -DNDEBUG}" OPT='-O3 -DNDEBUG' LDFLAGS= \
+        CFLAGS="${GUEST_CFLAGS#-O3 -DNDEBUG} $(profile_cflags)" OPT='-O3 -DNDEBUG' LDFLAGS= \
         ZLIB_CFLAGS="-I$LIBS_DIR/include" ZLIB_LIBS="-L$LIBS_DIR/lib -lz" \
         BZIP2_CFLAGS="-I$LIBS_DIR/include" BZIP2_LIBS="-L$LIBS_DIR/lib -lbz2" \
         LIBLZMA_CFLAGS="-I$LIBS_DIR/include" LIBLZMA_LIBS="-L$LIBS_DIR/lib -llzma" \
@@ -80,10 +82,11 @@ build_cpython() {
     fetch cpython
     step cpython-source "$(lock_line cpython) $(contents "$PYTHON_WASM/patches") $(declare -f unpack_cpython)" \
         "unpacking and patching CPython $PYVERSION" unpack_cpython
-    step native-configure "$(stamp cpython-source) $NATIVE_CC $(declare -f configure_native)" \
+    step native-configure "$(stamp cpython-source) $NATIVE_CC $PROFDATA $(declare -f configure_native)" \
         "configuring CPython for this machine" configure_native
     step native-make "$(stamp native-configure) $(declare -f make_native)" "building CPython for this machine" make_native
-    step guest-configure "$(stamp native-make) $TOOLCHAIN_ID $GUEST_CFLAGS $OWN_MODULES $(declare -f configure_guest)" \
+    take_profile
+    step guest-configure "$(stamp native-make profile) $TOOLCHAIN_ID $GUEST_CFLAGS $OWN_MODULES $(declare -f configure_guest profile_cflags)" \
         "configuring CPython for WebAssembly" configure_guest
     step guest-make "$(stamp guest-configure) $(stamp lib-{zlib,bzip2,xz,sqlite}) $(declare -f make_guest)" \
         "building CPython for WebAssembly" make_guest

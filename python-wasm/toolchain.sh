@@ -18,12 +18,14 @@ toolchain() {
         NATIVE_CC=${CC:-$(command -v cc || command -v gcc || command -v clang || true)}
         [ -n "$NATIVE_CC" ] || die "no C compiler for this machine: install gcc or clang"
         TOOLCHAIN_ID="$WASI_SDK_PATH $("$bin/clang" --version | head -n 1)"
+        # A profile is read by the clang that wrote it, and a WASI SDK's makes no programs for this machine.
+        PROFDATA=
         return
     fi
     fetch wasi-libc
     NATIVE_CC=clang-19
     GUEST_CC="clang-19 --target=$TARGET --sysroot=$SRC/wasi-libc/usr -resource-dir $WORK/clang"
-    AR=llvm-ar-19 RANLIB=llvm-ranlib-19
+    AR=llvm-ar-19 RANLIB=llvm-ranlib-19 PROFDATA=llvm-profdata-19
     TOOLCHAIN_ID="$(clang-19 --version | head -n 1) $(lock_line wasi-libc)"
     step toolchain "$TOOLCHAIN_ID" "" prepare_toolchain
 }
