@@ -12,31 +12,12 @@
 #include <unistd.h>
 
 #include "abi.h"
+#include "block.h"
 #include "module.h"
+#include "request.h"
 
 /* Where the host puts the standard library. */
 #define STDLIB L"/lib/python3.13"
-
-struct bytes {
-    const unsigned char *at;
-    Py_ssize_t length;
-};
-
-/* Takes one length-prefixed string off the front. The host has checked the block, so a short one is our own mistake. */
-static struct bytes take(struct bytes *block)
-{
-    struct bytes text = {block->at + 2, block->at[0] | block->at[1] << 8};
-    if (text.length + 2 > block->length)
-        Py_FatalError("a block from the host is shorter than it says");
-    block->at += text.length + 2;
-    block->length -= text.length + 2;
-    return text;
-}
-
-static int is(struct bytes key, const char *name)
-{
-    return (size_t)key.length == strlen(name) && memcmp(key.at, name, strlen(name)) == 0;
-}
 
 /* The running call's block, as a bytes object. */
 static PyObject *read_block(int32_t length)
@@ -156,37 +137,16 @@ int32_t wasgi_restored(void)
     return WASGI_OK;
 }
 
-/* The environ of one request: the base and the block's pairs, as latin-1 native strings (PEP 3333, "Unicode Issues"). */
-static PyObject *make_environ(struct bytes block)
-{
-    PyObject *environ = PyDict_Copy(wasgi_base_environ());
-    while (environ != NULL && block.length > 0) {
-        struct bytes key = take(&block), value = take(&block);
-        PyObject *name = PyUnicode_DecodeLatin1((const char *)key.at, key.length, NULL);
-        PyObject *text = PyUnicode_DecodeLatin1((const char *)value.at, value.length, NULL);
-        if (name == NULL || text == NULL || PyDict_SetItem(environ, name, text) < 0)
-            Py_CLEAR(environ);
-        Py_XDECREF(name);
-        Py_XDECREF(text);
-    }
-    return environ;
-}
-
 int32_t wasgi_handle(int32_t block_length)
 {
     PyObject *block = read_block(block_length);
-    PyObject *environ = block == NULL ? NULL : make_environ(contents(block));
-    Py_XDECREF(block);
-    PyObject *result = environ == NULL ? NULL : PyObject_CallOneArg(wasgi_handler(), environ);
-    Py_XDECREF(environ);
-    if (result == NULL) {
-        /* The handler catches what the app raises; this is a failure outside it, or one more while it was logging. */
-        PyErr_WriteUnraisable(wasgi_handler());
+    if (block == NULL) {
+        PyErr_WriteUnraisable(NULL);
         return WASGI_FAILED;
     }
-    int32_t outcome = result == Py_True ? WASGI_OK : WASGI_FAILED;
-    Py_DECREF(result);
-    return outcome;
+    int outcome = request_run(contents(block));
+    Py_DECREF(block);
+    return outcome < 0 ? WASGI_FAILED : WASGI_OK;
 }
 
 int32_t wasgi_main(int32_t block_length)

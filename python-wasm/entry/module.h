@@ -7,12 +7,6 @@
 /* Makes the module; given to PyImport_AppendInittab. */
 PyObject *PyInit__wasgi(void);
 
-/* The function that _wasgi.serve() was given: called with the environ of each request. Borrowed; NULL before. */
-PyObject *wasgi_handler(void);
-
-/* The environ that _wasgi.serve() was given: what every request starts from. Borrowed; NULL before. */
-PyObject *wasgi_base_environ(void);
-
 /* The function that _wasgi.on_restore() was given: called in each copy of a snapshot. Borrowed; NULL if there is none. */
 PyObject *wasgi_restore_hook(void);
 

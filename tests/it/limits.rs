@@ -45,6 +45,13 @@ fn an_endless_loop_gets_504_and_a_traceback() {
 }
 
 #[test]
+fn an_iterable_that_runs_no_bytecode_is_ended() {
+    let mark = SERVER.log.mark();
+    SERVER.get("/empty-pieces").expect(504);
+    SERVER.log.wait_for(mark, "closed the empty pieces");
+}
+
+#[test]
 fn a_loop_that_catches_exceptions_is_ended() {
     expect_time_limit("/loop-catching-exceptions");
 }

@@ -24,13 +24,12 @@ class Input:
 
     __slots__ = ("_reader",)
 
-    def __init__(self):
-        self._reader = None
-
     def _open(self):
-        if self._reader is None:
+        try:
+            return self._reader
+        except AttributeError:
             self._reader = io.BufferedReader(_Body(), 65536)
-        return self._reader
+            return self._reader
 
     def read(self, size=-1):
         return self._open().read(-1 if size is None else size)

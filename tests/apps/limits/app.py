@@ -1,5 +1,6 @@
 """Runs into every limit there is, one path each."""
 
+import itertools
 import os
 import sys
 import time
@@ -52,6 +53,18 @@ def worker(environ):
 def loop(environ):
     while True:
         pass
+
+
+class EmptyPieces(map):
+    """Pieces without end and without bytes, made in C: no bytecode runs between them."""
+
+    def close(self):
+        print("closed the empty pieces", file=sys.stderr)
+
+
+@view
+def empty_pieces(environ):
+    return EmptyPieces(bytes, itertools.repeat(0))
 
 
 @view
