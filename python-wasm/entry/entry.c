@@ -16,6 +16,8 @@
 #include "module.h"
 #include "request.h"
 
+PyObject *PyInit_markupsafe_speedups(void);
+
 /* Where the host puts the standard library. */
 #define STDLIB L"/lib/python3.13"
 
@@ -47,7 +49,10 @@ static void configure(PyConfig *config)
     PyPreConfig_InitIsolatedConfig(&preconfig);
     preconfig.utf8_mode = 1;
     check(Py_PreInitialize(&preconfig));
-    if (PyImport_AppendInittab("_wasgi", PyInit__wasgi) < 0)
+    /* MarkupSafe imports its extension module if it is there. An app's package finds this one, unless it is one of before
+       3.0: that looks for other names in it, and does with its Python code. */
+    if (PyImport_AppendInittab("_wasgi", PyInit__wasgi) < 0 ||
+        PyImport_AppendInittab("markupsafe._speedups", PyInit_markupsafe_speedups) < 0)
         Py_FatalError("no memory for the module table");
 
     PyConfig_InitIsolatedConfig(config);

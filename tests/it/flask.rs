@@ -172,6 +172,35 @@ fn passwords_are_hashed_and_checked() {
 }
 
 #[test]
+fn text_is_escaped_by_compiled_code() {
+    let reply = server().get("/escape").expect(200).json();
+    assert_eq!(
+        (&reply["compiled"], &reply["kind"]),
+        (&json!(true), &json!("builtin_function_or_method"))
+    );
+    assert_eq!(
+        reply["escaped"],
+        json!([
+            "plain",
+            "",
+            "&lt;a href=&#39;x&#39;&gt;&#34;&amp;&#34;&lt;/a&gt;",
+            "caf\u{e9} &lt;",
+            "\u{20ac} &lt;",
+            "\u{1f40d} &gt; &amp;",
+            "1.5",
+            "None",
+            "<h1>",
+            "<b>",
+        ])
+    );
+    assert_eq!(reply["formatted"], "<i>&lt;</i>");
+    assert_eq!(
+        reply["page"],
+        "<p title='&lt;\u{20ac} &amp; &#39;x&#39;&gt;'>&lt;\u{20ac} &amp; &#39;X&#39;&gt; <\u{20ac} & 'x'></p>"
+    );
+}
+
+#[test]
 fn time_zones_and_clocks_are_right() {
     assert_eq!(
         server().get("/time/Europe/Berlin").expect(200).text(),

@@ -8,7 +8,18 @@ import uuid
 from datetime import datetime, timezone
 from zoneinfo import ZoneInfo
 
-from flask import Flask, Response, abort, jsonify, request, send_file, session, stream_with_context
+import markupsafe
+from flask import (
+    Flask,
+    Response,
+    abort,
+    jsonify,
+    render_template_string,
+    request,
+    send_file,
+    session,
+    stream_with_context,
+)
 from werkzeug.security import check_password_hash, generate_password_hash
 
 app = Flask(__name__)
@@ -125,6 +136,24 @@ def give_up(code):
 @app.route("/boom")
 def boom():
     raise RuntimeError("the view failed")
+
+
+class Heading:
+    def __html__(self):
+        return "<h1>"
+
+
+@app.route("/escape")
+def escape():
+    texts = ["plain", "", "<a href='x'>\"&\"</a>", "caf\u00e9 <", "\u20ac <", "\U0001f40d > &", 1.5, None]
+    texts += [Heading(), markupsafe.Markup("<b>")]
+    return jsonify(
+        compiled=markupsafe._escape_inner.__module__ == "markupsafe._speedups",
+        kind=type(markupsafe._escape_inner).__name__,
+        escaped=[markupsafe.escape(text) for text in texts],
+        formatted=markupsafe.Markup("<i>{}</i>").format("<"),
+        page=render_template_string("<p title='{{ word }}'>{{ word|upper }} {{ word|safe }}</p>", word="<\u20ac & 'x'>"),
+    )
 
 
 @app.route("/sqlite")

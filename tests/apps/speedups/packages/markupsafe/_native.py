@@ -1,0 +1,2 @@
+def escape(text):
+    return "in python: " + text.replace("<", "&lt;")
