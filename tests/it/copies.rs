@@ -53,6 +53,19 @@ fn copies_draw_different_random_values() {
 }
 
 #[test]
+fn fork_handlers_run_once_in_every_copy() {
+    for more in [
+        "workers = 2\nmax-requests = 1",
+        "workers = 1\nisolation = \"request\"",
+    ] {
+        let server = Server::start(&config("copied", more));
+        for _ in 0..4 {
+            assert_eq!(text(&server, "/forks"), "1 in a child, 0 before");
+        }
+    }
+}
+
+#[test]
 fn clocks_go_on_in_every_copy() {
     let server = Server::start(&config("copied", "workers = 1\nmax-requests = 1"));
     let clocks = || {

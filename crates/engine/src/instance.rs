@@ -55,8 +55,8 @@ pub enum RewindError {
     /// A folder cannot be shown to the guest again.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// A hook given to `wasgi.after_restore` raised, or did not come back.
-    #[error("a hook of wasgi.after_restore failed")]
+    /// A hook given to `wasgi.after_restore` or `os.register_at_fork` raised, or did not come back.
+    #[error("a hook of wasgi.after_restore or os.register_at_fork failed")]
     Hook,
     /// The comparison that was asked for found a difference.
     #[error("memory differs from the snapshot at {0:#x} after a rewind")]

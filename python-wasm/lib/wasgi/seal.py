@@ -6,6 +6,7 @@ import os
 import sys
 
 import _wasgi
+from wasgi import forks
 
 # Free memory that a copy begins with, in bytes. One that has to grow cannot go back to its snapshot's size.
 HEADROOM = 8 << 20
@@ -21,12 +22,11 @@ def after_restore(function):
     care of.
     """
     _hooks.append(function)
-    _wasgi.on_restore(_run_hooks)
     return function
 
 
 def _run_hooks():
-    for hook in _hooks:
+    for hook in forks.handlers() + _hooks:
         hook()
 
 
@@ -59,6 +59,8 @@ def seal(rewinds):
         print("open after import:", ", ".join(_names(left_open)), file=sys.stderr)
         return False
     _own_randomness()
+    if _hooks or forks.handlers():
+        _wasgi.on_restore(_run_hooks)
     if rewinds:
         # A collection looks at, and writes to, every object that a request made; the rewind frees them for nothing.
         gc.set_threshold(100_000)

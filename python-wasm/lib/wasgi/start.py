@@ -9,12 +9,13 @@ import site
 import sys
 import traceback
 
-from wasgi import handler, limit, native
+from wasgi import forks, handler, limit, native
 
 
 def start(settings):
     """Loads the app that the start block names. False, with the reason on standard error, if that cannot be done."""
     limit.install()
+    forks.install()
     native.install()
     single = dict(settings)
     os.chdir(single["working-dir"])

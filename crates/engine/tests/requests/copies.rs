@@ -133,6 +133,93 @@ def app(environ, start_response):
 }
 
 #[tokio::test]
+async fn fork_handlers_of_the_app_run_in_each_copy() {
+    let code = r#"
+import concurrent.futures.thread, logging, multiprocessing, os, random, threading
+import wasgi
+
+seen = []
+# What concurrent.futures would clear in a forked child.
+queues = concurrent.futures.thread._threads_queues
+queues[threading.current_thread()] = 1
+
+@wasgi.after_restore
+def hook():
+    seen.append("restored")
+
+os.register_at_fork(before=lambda: seen.append("before"), after_in_child=lambda: seen.append("first"))
+os.register_at_fork(after_in_parent=lambda: seen.append("parent"))
+os.register_at_fork(after_in_child=lambda: seen.append("second"))
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [",".join([*seen, str(len(queues))]).encode()]
+"#;
+    let site = site(code, |_| ());
+    let mut instance = site.app.start().await.expect("starts");
+    assert_eq!(ask(&mut instance, "/").await, "first,second,restored,1");
+    instance.rewind(true).await.expect("rewinds");
+    assert_eq!(ask(&mut instance, "/").await, "first,second,restored,1");
+}
+
+#[tokio::test]
+async fn a_fork_handler_that_raises_ends_the_start() {
+    let code = r#"
+import os
+
+def reconnect():
+    raise RuntimeError("nobody there")
+
+os.register_at_fork(after_in_child=reconnect)
+app = print
+"#;
+    let site = site(code, |_| ());
+    let error = site.app.start().await.err().expect("refused").to_string();
+    assert_eq!(error, "the app cannot be loaded: RuntimeError: nobody there");
+    let log = site.log.text();
+    assert!(
+        log.contains("Traceback") && log.contains("line 5, in reconnect"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn register_at_fork_takes_what_cpythons_takes() {
+    let code = r#"
+import logging, os, threading
+
+problems = []
+for arguments in ({}, {"before": None}, {"after_in_child": 1}, {"after_in_parent": "x"}, {"other": print}):
+    try:
+        os.register_at_fork(**arguments)
+    except TypeError as error:
+        problems.append(str(error))
+problems[-1] = problems[-1].partition("() ")[2]
+
+# Nothing forks, and gevent and its kin must not believe it; locks can be made anew nonetheless.
+locks = [threading.Lock(), threading.RLock(), threading._PyRLock(), threading.Condition(), logging.Handler().lock]
+for lock in locks:
+    lock.acquire()
+    lock._at_fork_reinit()
+free = [lock.acquire(False) for lock in locks]
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return ["\n".join([*problems, str(hasattr(os, "fork")), str(free)]).encode()]
+"#;
+    let site = site(code, |_| ());
+    let mut instance = site.app.start().await.expect("starts");
+    let expected = "At least one argument is required.
+'before' must be callable, not NoneType
+'after_in_child' must be callable, not int
+'after_in_parent' must be callable, not str
+got an unexpected keyword argument 'other'
+False
+[True, True, True, True, True]";
+    assert_eq!(ask(&mut instance, "/").await, expected);
+}
+
+#[tokio::test]
 async fn an_app_with_a_file_open_is_not_copied_and_its_log_names_the_file() {
     let code = r#"
 import atexit
