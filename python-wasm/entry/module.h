@@ -13,4 +13,7 @@ PyObject *wasgi_restore_hook(void);
 /* _wasgi.settle(), in settle.c. */
 PyObject *wasgi_settle(PyObject *module, PyObject *objects);
 
+/* Gives objects that are made from now on a place of their own, in arena.c; if there is no memory for it, none. */
+void wasgi_use_arena(void);
+
 #endif

@@ -7,8 +7,10 @@
 
 #include "module.h"
 
+#include "internal/pycore_backoff.h"
 #include "internal/pycore_code.h"
 #include "internal/pycore_object.h"
+#include "internal/pycore_opcode_metadata.h"
 
 #include <stdlib.h>
 
@@ -41,6 +43,28 @@ static int found(PyObject *object, void *argument)
     return 0;
 }
 
+/* An instruction that has failed to be specialised so often, in terms of its counter's backoff, is left as it is. */
+#define GIVEN_UP 3
+
+/* Has a code object's instructions no longer count towards the next attempt to specialise them, where none is likely to
+   succeed: counting writes to the code's page. See patches/wasgi/quiet-code.patch. */
+static void stop_counters(PyCodeObject *code)
+{
+    _Py_CODEUNIT *instructions = _PyCode_CODE(code);
+    for (int i = 0; i < Py_SIZE(code); i++) {
+        int opcode = _Py_GetBaseOpcode(code, i);
+        int caches = _PyOpcode_Caches[opcode];
+        if (caches == 0)
+            continue;
+        _Py_BackoffCounter *counter = &instructions[i + 1].counter;
+        int counts = opcode != JUMP_BACKWARD && opcode != POP_JUMP_IF_FALSE && opcode != POP_JUMP_IF_TRUE &&
+                     opcode != POP_JUMP_IF_NONE && opcode != POP_JUMP_IF_NOT_NONE;
+        if (counts && counter->backoff >= GIVEN_UP)
+            *counter = initial_unreachable_backoff_counter();
+        i += caches;
+    }
+}
+
 /* Everything an object refers to. tp_traverse leaves out what cannot be in a cycle: a dict's string keys, all of a code
    object. */
 static void look_into(PyObject *object, struct work *work)
@@ -54,6 +78,7 @@ static void look_into(PyObject *object, struct work *work)
     }
     else if (PyCode_Check(object)) {
         PyCodeObject *code = (PyCodeObject *)object;
+        stop_counters(code);
         found(code->co_consts, work);
         found(code->co_names, work);
         found(code->co_exceptiontable, work);
@@ -106,9 +131,9 @@ static void fill_holes(void)
     if (end == NULL)
         return;
     free(end);
-    for (size_t size = 16; size <= 512; size += 16) {
-        /* Blocks of one size come from pools of 16 KiB; one pool's worth of blocks behind `end` shows that there are no
-           others left. */
+    for (size_t size = 16; size <= 512; size += 8) {
+        /* Blocks of one size come from pools of 4 KiB, the emptiest last, so one behind `end` shows that no others are
+           left. */
         for (;;) {
             char *block = PyMem_Malloc(size);
             if (block == NULL)
@@ -141,5 +166,6 @@ PyObject *wasgi_settle(PyObject *module, PyObject *objects)
     if (make_immortal(objects) < 0)
         return PyErr_NoMemory();
     fill_holes();
+    wasgi_use_arena();
     Py_RETURN_NONE;
 }
