@@ -132,8 +132,8 @@ static void fill_holes(void)
         return;
     free(end);
     for (size_t size = 16; size <= 512; size += 8) {
-        /* Blocks of one size come from pools of 4 KiB, the emptiest last, so one behind `end` shows that no others are
-           left. */
+        /* A new pool is begun only when no other of this size has room, and in a new arena only when no old one has a
+           free pool, so one block behind `end` shows that no others are left. */
         for (;;) {
             char *block = PyMem_Malloc(size);
             if (block == NULL)

@@ -16,7 +16,7 @@ use crate::block;
 use crate::engine::Engine;
 use crate::exchange::{Failure, Request};
 use crate::guest::{Guest, begin};
-use crate::rewind::{difference, rewind};
+use crate::rewind::{Rewind, difference};
 use crate::snapshot::Snapshot;
 use crate::time_limit::{Stopped, TimeLimit};
 use crate::wasi::MountError;
@@ -29,6 +29,7 @@ pub struct Instance {
     restored: TypedFunc<(), i32>,
     /// What it was made from, if the app can be copied.
     snapshot: Option<Arc<Snapshot>>,
+    rewind: Rewind,
 }
 
 /// What going back to the snapshot took.
@@ -144,6 +145,7 @@ impl Instance {
             handle,
             restored,
             snapshot,
+            rewind: Rewind::default(),
         })
     }
 
@@ -218,7 +220,7 @@ impl Instance {
         if bytes.len() != snapshot.image.len() {
             return Err(RewindError::Grown((bytes.len() - snapshot.image.len()) >> 10));
         }
-        let pages = rewind(bytes, &snapshot.image).map_err(RewindError::System)?;
+        let pages = (self.rewind.rewind(bytes, &snapshot.image)).map_err(RewindError::System)?;
         if verify && let Some(at) = difference(bytes, &snapshot.image) {
             return Err(RewindError::Differs(at));
         }

@@ -2,28 +2,84 @@
 
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 
 use crate::image::{Image, PAGE};
 
-/// Takes `memory` back to `image`. Returns how many pages had been written since the memory was made.
-///
-/// `memory` is what a [`memory`](crate::memory) maps from the same image, of the image's length.
-///
-/// # Errors
-/// If the kernel does not tell which pages were written, and does not map the image again either: the memory must not
-/// be used any more then.
-pub(crate) fn rewind(memory: &mut [u8], image: &Image) -> io::Result<usize> {
-    assert_eq!(
-        memory.len(),
-        image.len(),
-        "only a memory of the image's size can go back to it"
-    );
-    match pagemap() {
-        Some(pagemap) => copy_written(pagemap, memory, image),
-        None => remap(memory, image).map(|()| 0),
+/// What is known of one memory between its rewinds.
+#[derive(Default)]
+pub(crate) struct Rewind {
+    /// Parts that had been written when the kernel was last asked, in bytes. They stay the memory's own.
+    written: Vec<Range<usize>>,
+    /// The process's page faults at that time.
+    asked_at: Option<u64>,
+}
+
+impl Rewind {
+    /// Takes `memory` back to `image`. Returns how many pages had been written since the memory was made.
+    ///
+    /// `memory` is what a [`memory`](crate::memory) maps from the same image, of the image's length, and the same at each
+    /// call.
+    ///
+    /// # Errors
+    /// If the kernel does not tell which pages were written, and does not map the image again either: the memory must
+    /// not be used any more then.
+    pub(crate) fn rewind(&mut self, memory: &mut [u8], image: &Image) -> io::Result<usize> {
+        assert_eq!(
+            memory.len(),
+            image.len(),
+            "only a memory of the image's size can go back to it"
+        );
+        let Some(pagemap) = pagemap() else {
+            return remap(memory, image).map(|()| 0);
+        };
+        self.find_written(pagemap, memory, page_faults()?)?;
+        let mut pages = 0;
+        for part in &self.written {
+            memory[part.clone()].copy_from_slice(&image.bytes()[part.clone()]);
+            pages += part.len() / PAGE;
+        }
+        Ok(pages)
     }
+
+    /// Brings `written` up to date. The kernel looks at every page of the memory for that, which takes several times as
+    /// long as all the rest; but the first write to a page is a page fault, so where there was none since it last looked
+    /// it would find the same.
+    fn find_written(&mut self, pagemap: &File, memory: &[u8], faults: u64) -> io::Result<()> {
+        if self.asked_at == Some(faults) {
+            return Ok(());
+        }
+        self.asked_at = None;
+        self.written.clear();
+        let base = memory.as_ptr() as usize;
+        let mut from = base;
+        let mut regions = [Region::default(); 256];
+        while from < base + memory.len() {
+            let (found, next) = scan(pagemap, from, base + memory.len(), &mut regions)?;
+            let parts = found
+                .iter()
+                .map(|region| region.start as usize - base..region.end as usize - base);
+            self.written.extend(parts);
+            from = next;
+        }
+        self.asked_at = Some(faults);
+        Ok(())
+    }
+}
+
+/// Page faults of the whole process so far, those of threads that have ended included.
+fn page_faults() -> io::Result<u64> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: `usage` has room for the structure that the call writes.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has filled in `usage`; any bytes are integers.
+    let usage = unsafe { usage.assume_init() };
+    Ok((usage.ru_minflt as u64).wrapping_add(usage.ru_majflt as u64))
 }
 
 /// The first byte at which a memory is not as its image.
@@ -36,23 +92,6 @@ fn remap(memory: &mut [u8], image: &Image) -> io::Result<()> {
     let at = std::ptr::NonNull::from(&mut *memory).cast();
     // SAFETY: the range is `memory`, borrowed here alone and of the image's length; it was mapped from whole pages.
     unsafe { image.map_at(at) }
-}
-
-fn copy_written(pagemap: &File, memory: &mut [u8], image: &Image) -> io::Result<usize> {
-    let base = memory.as_ptr() as usize;
-    let mut from = base;
-    let mut written = 0;
-    let mut regions = [Region::default(); 256];
-    while from < base + memory.len() {
-        let (found, next) = scan(pagemap, from, base + memory.len(), &mut regions)?;
-        for region in found {
-            let range = region.start as usize - base..region.end as usize - base;
-            written += range.len() / PAGE;
-            memory[range.clone()].copy_from_slice(&image.bytes()[range]);
-        }
-        from = next;
-    }
-    Ok(written)
 }
 
 /// `/proc/self/pagemap`, if this kernel has PAGEMAP_SCAN on it.
@@ -131,4 +170,68 @@ fn scan<'a>(
     // It stops early only when `regions` is full.
     let next = if walked > start { walked } else { end };
     Ok((&regions[..count as usize], next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A private mapping of an image, as an instance's memory is.
+    fn with_memory(image: &Image, test: impl FnOnce(&mut [u8])) {
+        let (null, flags) = (std::ptr::null_mut(), rustix::mm::MapFlags::PRIVATE);
+        // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(null, image.len(), rustix::mm::ProtFlags::empty(), flags)
+                .expect("mmap")
+        };
+        // SAFETY: the range has just been mapped, and nothing refers to it yet.
+        unsafe { image.map_at(std::ptr::NonNull::new(base.cast()).expect("not null")) }.expect("mapped");
+        // SAFETY: the range is readable and writable now, and only this slice refers to it.
+        test(unsafe { std::slice::from_raw_parts_mut(base.cast(), image.len()) });
+        // SAFETY: the slice is gone.
+        unsafe { rustix::mm::munmap(base, image.len()) }.expect("unmapped");
+    }
+
+    #[test]
+    fn each_rewind_finds_what_was_written_since_the_last() {
+        let image = Image::of_parts(64 * PAGE, [(0, &[7; 64 * PAGE][..])]).expect("image");
+        with_memory(&image, |memory| {
+            let mut rewind = Rewind::default();
+            for round in 0..20 {
+                memory[round * 3 * PAGE..][..5000].fill(round as u8);
+                memory[PAGE] += 1;
+                rewind.rewind(memory, &image).expect("rewinds");
+                assert_eq!(difference(memory, &image), None, "round {round}");
+            }
+        });
+    }
+
+    #[test]
+    fn the_kernel_is_asked_only_after_page_faults() {
+        let Some(pagemap) = pagemap() else { return };
+        let image = Image::of_parts(8 * PAGE, []).expect("image");
+        with_memory(&image, |memory| {
+            let mut rewind = Rewind::default();
+            let mut found = |memory: &[u8], faults| -> Vec<_> {
+                rewind.find_written(pagemap, memory, faults).expect("scans");
+                rewind.written.iter().map(|part| part.start / PAGE).collect()
+            };
+            memory[5 * PAGE] = 1;
+            assert_eq!(found(memory, 10), [5]);
+            memory[2 * PAGE] = 1;
+            assert_eq!(found(memory, 10), [5]);
+            assert_eq!(found(memory, 11), [2, 5]);
+        });
+    }
+
+    #[test]
+    fn a_first_write_to_a_page_counts_as_a_page_fault() {
+        let image = Image::of_parts(PAGE, [(0, &b"x"[..])]).expect("image");
+        with_memory(&image, |memory| {
+            assert_eq!(memory[0], b'x');
+            let before = page_faults().expect("counts");
+            memory[0] = b'y';
+            assert!(page_faults().expect("counts") > before);
+        });
+    }
 }
