@@ -62,6 +62,75 @@ async fn nothing_of_a_request_is_left_after_a_rewind() {
 }
 
 #[tokio::test]
+async fn a_request_writes_to_few_pages() {
+    let code = r#"
+import email.message, html, json, string, urllib.parse
+
+def app(environ, start_response):
+    message = email.message.EmailMessage()
+    message["Subject"] = "hello"
+    message.set_content("There!")
+    query = urllib.parse.parse_qs("a=1&b=2&c=%C3%A9")
+    text = json.dumps({"message": message.as_string(), "query": query}, indent=1)
+    of_each_size = [bytes(size) for size in range(0, 480, 8)]
+    start_response("200 OK", [])
+    return [string.Template("<p>$text").substitute(text=html.escape(text)).encode()]
+"#;
+    let site = site(code, |spec| spec.warmup = vec!["/".into()]);
+    let mut instance = site.app.start().await.expect("starts");
+    let mut pages = 0;
+    for _ in 0..3 {
+        ask(&mut instance, "/").await;
+        pages = instance.rewind(true).await.expect("rewinds").pages;
+    }
+    // Of 4 KiB; 0 where the kernel does not tell.
+    assert!(pages <= 80, "{pages} pages");
+}
+
+#[tokio::test]
+async fn memory_of_every_size_keeps_its_contents() {
+    // Grows, shrinks and frees what it holds at random, until that is more than has a place of its own.
+    let code = r#"
+import random
+
+def app(environ, start_response):
+    chosen = random.Random(7)
+    held = {}
+    for step in range(60_000):
+        key = chosen.randrange(3_000)
+        size = chosen.choice((chosen.randrange(40), chosen.randrange(600), chosen.randrange(9_000)))
+        match chosen.randrange(4):
+            case 0:
+                held.pop(key, None)
+            case 1:
+                held[key] = (bytes([key % 251]) * size, size)
+            case 2:
+                if key in held and isinstance(held[key][0], bytearray):
+                    buffer, old = held[key]
+                    del buffer[size:]
+                    buffer.extend(bytes([key % 251]) * (size - len(buffer)))
+                    held[key] = (buffer, size)
+                else:
+                    held[key] = (bytearray([key % 251]) * size, size)
+            case 3:
+                held[key] = ([key % 251] * (size // 4), size // 4)
+    broken = [key for key, (data, size) in held.items() if len(data) != size or data.count(key % 251) != size]
+    start_response("200 OK", [])
+    return [f"{len(held) > 1000} {broken}".encode()]
+"#;
+    let site = site(code, |_| ());
+    let mut instance = site.app.start().await.expect("starts");
+    for _ in 0..2 {
+        assert_eq!(ask(&mut instance, "/").await, "True []");
+        match instance.rewind(true).await {
+            Ok(_) => {}
+            Err(RewindError::Grown(_)) => instance = site.app.start().await.expect("starts"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_copy_grows_by_itself_and_does_not_go_back_then() {
     let code = "
 hoard = []
