@@ -75,6 +75,13 @@ pub(crate) fn add(command: Command) -> Command {
                 "Replace a worker after about so many requests; 0 for never [default: 0]",
             ),
         ])
+        .arg(
+            Arg::new("verify-rewind")
+                .long("verify-rewind")
+                .action(ArgAction::SetTrue)
+                .help("For debugging, with isolation request: compare all of an instance's memory with the snapshot after each rewind")
+                .help_heading("App"),
+        )
         .args(LIMITS.iter().map(|key| {
             Arg::new(key.name)
                 .long(key.name)
@@ -111,6 +118,7 @@ pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
         venv: text("venv"),
         python_path: many("python-path"),
         isolation: text("isolation"),
+        verify_rewind: matches.get_flag("verify-rewind"),
         workers: matches.get_one("workers").copied(),
         max_requests: matches.get_one("max-requests").copied(),
         env: many("env"),

@@ -2,8 +2,8 @@
 
 use anyhow::anyhow;
 use wasgi_config::Isolation;
-use wasgi_engine::{App, Instance, Request, StartError};
-use wasgi_server::{Report, Runner};
+use wasgi_engine::{App, Instance, Report, Request, RewindError, Rewound, StartError};
+use wasgi_server::Runner;
 
 use crate::failure::Failure;
 
@@ -11,6 +11,8 @@ use crate::failure::Failure;
 pub(crate) struct Hosted {
     pub app: App,
     pub isolation: Isolation,
+    /// Whether each rewind is checked, which takes milliseconds.
+    pub verify_rewind: bool,
 }
 
 impl Runner for Hosted {
@@ -25,27 +27,19 @@ impl Runner for Hosted {
         self.app.start().await
     }
 
-    async fn renew(&self, instance: &mut Instance) -> bool {
+    fn is_copy(instance: &Instance) -> bool {
+        instance.is_copy()
+    }
+
+    async fn renew(&self, instance: &mut Instance) -> Result<Option<Rewound>, RewindError> {
         match self.isolation {
-            Isolation::Worker => true,
-            // A failure is an instance that has to go: one whose memory grew, for the most part. Nothing to be told.
-            Isolation::Request => instance.rewind(false).await.is_ok(),
+            Isolation::Worker => Ok(None),
+            Isolation::Request => instance.rewind(self.verify_rewind).await.map(Some),
         }
     }
 
     async fn handle(instance: &mut Instance, request: Request) -> Report {
-        let wasgi_engine::Report {
-            reusable,
-            why_not,
-            cpu,
-            memory,
-        } = instance.handle(request).await;
-        Report {
-            reusable,
-            why_not,
-            cpu,
-            memory,
-        }
+        instance.handle(request).await
     }
 }
 

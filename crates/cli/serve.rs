@@ -47,9 +47,9 @@ pub(crate) fn command() -> Command {
             Arg::new("access-log")
                 .long("access-log")
                 .value_name("FORMAT")
-                .value_parser(["combined", "json", "off"])
+                .value_parser(AccessFormat::NAMES)
                 .default_value("combined")
-                .help("A line on standard error for each request")
+                .help("A line on standard error for each request; with +bill it tells what the request cost: CPU time, memory, pages written and the rewind")
                 .help_heading("Log"),
         )
         .arg(interpreter::option())
@@ -90,8 +90,13 @@ async fn serve(
         Isolation::Request => config.limits.concurrency.max(started),
     };
     let (workers, max_requests) = (Workers { started, most }, config.app.max_requests);
+    let hosted = Hosted {
+        app,
+        isolation,
+        verify_rewind: config.app.verify_rewind,
+    };
     let pool = tokio::select! {
-        pool = Pool::start(Hosted { app, isolation }, workers, max_requests, &config.limits, log.clone(), guests) => {
+        pool = Pool::start(hosted, workers, max_requests, &config.limits, log.clone(), guests) => {
             pool.map_err(|error| hosted::not_started(label, error))?
         }
         _ = &mut stop => return Ok(()),

@@ -130,6 +130,7 @@ mod tests {
                 max_requests: None,
                 isolation: wasgi_config::Isolation::default(),
                 warmup: Vec::new(),
+                verify_rewind: false,
                 env: vec![("A".to_owned(), "b".to_owned())],
             },
             listen: Listen { http: Vec::new() },

@@ -39,6 +39,8 @@ pub struct App {
     pub isolation: Isolation,
     /// Paths asked for before the app's snapshot is taken; each begins with a slash.
     pub warmup: Vec<String>,
+    /// Whether each rewind is compared with the snapshot, as a debugging aid.
+    pub verify_rewind: bool,
     /// The whole of the app's environment.
     pub env: Vec<(String, String)>,
 }

@@ -18,6 +18,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "max-requests",
             "isolation",
             "warmup",
+            "verify-rewind",
             "env",
         ],
     ),

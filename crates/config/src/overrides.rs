@@ -27,6 +27,8 @@ pub struct Overrides {
     pub max_requests: Option<i64>,
     /// `--isolation`.
     pub isolation: Option<String>,
+    /// `--verify-rewind`; without it the file counts.
+    pub verify_rewind: bool,
     /// `--env NAME=VALUE`; joined with the file's. `${NAME}` is left as it is: the shell has its own.
     pub env: Vec<String>,
     /// `--http`; any replace the file's.
@@ -64,6 +66,7 @@ impl Overrides {
         text("--root", &self.root, &mut raw.root);
         text("--venv", &self.venv, &mut raw.venv);
         text("--isolation", &self.isolation, &mut raw.isolation);
+        raw.verify_rewind |= self.verify_rewind;
         raw.workers = self.workers.map(|n| at("--workers", n)).or(raw.workers.take());
         raw.max_requests = self
             .max_requests

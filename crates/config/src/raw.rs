@@ -21,6 +21,7 @@ pub(crate) struct Raw {
     pub max_requests: Option<At<i64>>,
     pub isolation: Option<At<String>>,
     pub warmup: Vec<At<String>>,
+    pub verify_rewind: bool,
     pub env: Vec<(String, At<String>)>,
     pub http: Option<Vec<At<String>>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
@@ -202,6 +203,7 @@ impl Reader<'_> {
             "max-requests" => self.raw.max_requests = self.number(&path, value, "1000"),
             "isolation" => self.raw.isolation = self.text(&path, value),
             "warmup" => self.raw.warmup = self.list(&path, value),
+            "verify-rewind" => self.raw.verify_rewind = self.flag(&path, value),
             "env" => match value.get_ref() {
                 DeValue::Table(entries) => {
                     for (name, value) in entries {
@@ -294,15 +296,7 @@ impl Reader<'_> {
                     path = self.text(&format!("{name}.path"), value);
                     spoilt = path.is_none();
                 }
-                "write" => match value.get_ref() {
-                    DeValue::Boolean(flag) => write = *flag,
-                    _ => self.wrong_type(
-                        &format!("{name}.write"),
-                        value,
-                        "true or false",
-                        "write true or false",
-                    ),
-                },
+                "write" => write = self.flag(&format!("{name}.write"), value),
                 other => {
                     let at = self.at(&format!("{name}.{other}"), key, ());
                     self.problems
@@ -358,6 +352,14 @@ impl Reader<'_> {
             _ => self.wrong_type(key, value, "a number", &format!("write {example}")),
         }
         None
+    }
+
+    fn flag(&mut self, key: &str, value: &Value<'_>) -> bool {
+        if let DeValue::Boolean(flag) = value.get_ref() {
+            return *flag;
+        }
+        self.wrong_type(key, value, "true or false", "write true or false");
+        false
     }
 
     fn list(&mut self, key: &str, value: &Value<'_>) -> Vec<At<String>> {

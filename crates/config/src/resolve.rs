@@ -77,6 +77,7 @@ impl Resolver<'_> {
                 max_requests: u64::try_from(max_requests?).ok().filter(|count| *count > 0),
                 isolation: isolation?,
                 warmup,
+                verify_rewind: raw.verify_rewind,
                 env,
             },
             listen: Listen { http },

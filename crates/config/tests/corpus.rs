@@ -75,6 +75,7 @@ fn the_least_file_gets_every_default() {
     assert!(config.files.is_empty());
     assert_eq!(config.app.isolation, Isolation::Worker);
     assert!(config.app.warmup.is_empty());
+    assert!(!config.app.verify_rewind);
 }
 
 #[test]
@@ -97,6 +98,7 @@ fn the_most_file_means_what_it_says() {
     assert_eq!((config.app.workers, config.app.max_requests), (4, Some(1000)));
     assert_eq!(config.app.isolation, Isolation::Request);
     assert_eq!(config.app.warmup, ["/", "/list?page=1"]);
+    assert!(config.app.verify_rewind);
     let env = [("GREETING", "hello ada"), ("LITERAL", "${CORPUS_NAME} costs $5")];
     assert_eq!(
         config.app.env,

@@ -54,6 +54,7 @@ fn options_win_over_the_file_and_the_rest_stays() {
         &Overrides {
             module: Some("hello:app".to_owned()),
             workers: Some(1),
+            verify_rewind: true,
             env: vec!["B=option".to_owned(), "C=${B}=c".to_owned()],
             http: vec!["127.0.0.1:0".to_owned()],
             limits: vec![limit("time", "2s")],
@@ -73,6 +74,7 @@ fn options_win_over_the_file_and_the_rest_stays() {
         }
     );
     assert_eq!(config.app.workers, 1);
+    assert!(config.app.verify_rewind);
     let env = [("A", "file"), ("B", "option"), ("C", "${B}=c")];
     assert_eq!(
         config.app.env,

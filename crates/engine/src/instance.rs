@@ -35,8 +35,8 @@ pub struct Instance {
 /// What going back to the snapshot took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewound {
-    /// Pages that had been written, 4 KiB each; 0 where the kernel does not tell.
-    pub pages: usize,
+    /// Pages that had been written, 4 KiB each; `None` where the kernel does not tell.
+    pub pages: Option<usize>,
     /// Wall clock.
     pub time: Duration,
 }
@@ -65,16 +65,38 @@ pub enum RewindError {
 }
 
 /// What became of a request, for the server.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Whether the instance may take another request.
     pub reusable: bool,
-    /// Why not, for the log: `time limit of 30s reached`.
-    pub why_not: Option<String>,
+    /// Why not, in words for the log.
+    pub why_not: Option<WhyNot>,
     /// Time the guest ran, waits left out.
     pub cpu: Duration,
     /// Linear memory of the instance after the request, in bytes.
     pub memory: u64,
+}
+
+/// Why an instance may not take another request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhyNot {
+    /// Its request ran into [`Limits::time`](crate::Limits::time).
+    #[error("time limit of {0:?} reached")]
+    TimeLimit(Duration),
+    /// Growth of its memory was refused, and memory does not shrink.
+    #[error("memory limit of {} MiB reached{end}", .limit >> 20)]
+    MemoryLimit {
+        /// The limit, in bytes.
+        limit: u64,
+        /// How the call ended, if not by returning: `; ` and the words for it.
+        end: String,
+    },
+    /// The app ended its interpreter, with this exit code.
+    #[error("the app ended its interpreter with exit code {0}")]
+    Exited(i32),
+    /// WebAssembly stopped it.
+    #[error("the instance crashed: {0}")]
+    Crashed(String),
 }
 
 /// How a call into the guest can end other than by returning.
@@ -180,29 +202,26 @@ impl Instance {
             ),
             Ok(_) => (Failure::App, None),
             Err(End::TimeLimit) => (Failure::TimeLimit, None),
-            Err(End::Exited(code)) => (
-                Failure::Exited(code),
-                Some(format!("the app ended its interpreter with exit code {code}")),
-            ),
-            Err(End::Crashed(how)) => {
-                let why = format!("the instance crashed: {how}");
-                (Failure::Crashed(how), Some(why))
-            }
+            Err(End::Exited(code)) => (Failure::Exited(code), Some(WhyNot::Exited(code))),
+            Err(End::Crashed(how)) => (Failure::Crashed(how.clone()), Some(WhyNot::Crashed(how))),
         };
         if let Some(mut exchange) = exchange {
             exchange.fail(failure);
         }
         if struck {
-            why_not = Some(format!("time limit of {:?} reached", limits.time));
+            why_not = Some(WhyNot::TimeLimit(limits.time));
         } else if refused {
             // Said first of a crash, too: running out of memory is the likely reason of an abort in C code.
             let end = why_not.map(|why| format!("; {why}")).unwrap_or_default();
-            why_not = Some(format!(
-                "memory limit of {} MiB reached{end}",
-                limits.memory >> 20
-            ));
+            let limit = limits.memory;
+            why_not = Some(WhyNot::MemoryLimit { limit, end });
         }
         self.report(why_not, cpu)
+    }
+
+    /// Whether it is a copy of the app's snapshot, and not an import of its own.
+    pub fn is_copy(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     /// Takes the instance back to the app's snapshot: memory, open files, temporary files, locks. Whatever a request left
@@ -237,7 +256,7 @@ impl Instance {
         }
     }
 
-    fn report(&self, why_not: Option<String>, cpu: Duration) -> Report {
+    fn report(&self, why_not: Option<WhyNot>, cpu: Duration) -> Report {
         let memory = self
             .store
             .data()

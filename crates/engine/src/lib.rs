@@ -37,7 +37,7 @@ pub use app::{App, StartError};
 pub use engine::{Engine, EngineError, WASMTIME_VERSION};
 pub use exchange::{AppLog, BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
 pub use guest_module::ModuleError;
-pub use instance::{Instance, Report, RewindError, Rewound};
+pub use instance::{Instance, Report, RewindError, Rewound, WhyNot};
 pub use python::PythonFiles;
 pub use spec::{AppSpec, Entry, Isolation, Limits, Mount};
 pub use wasi::MountError;

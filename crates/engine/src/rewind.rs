@@ -19,7 +19,8 @@ pub(crate) struct Rewind {
 }
 
 impl Rewind {
-    /// Takes `memory` back to `image`. Returns how many pages had been written since the memory was made.
+    /// Takes `memory` back to `image`. Returns how many pages had been written since the memory was made,
+    /// if the kernel tells.
     ///
     /// `memory` is what a [`memory`](crate::memory) maps from the same image, of the image's length, and the same at each
     /// call.
@@ -27,14 +28,14 @@ impl Rewind {
     /// # Errors
     /// If the kernel does not tell which pages were written, and does not map the image again either: the memory must
     /// not be used any more then.
-    pub(crate) fn rewind(&mut self, memory: &mut [u8], image: &Image) -> io::Result<usize> {
+    pub(crate) fn rewind(&mut self, memory: &mut [u8], image: &Image) -> io::Result<Option<usize>> {
         assert_eq!(
             memory.len(),
             image.len(),
             "only a memory of the image's size can go back to it"
         );
         let Some(pagemap) = pagemap() else {
-            return remap(memory, image).map(|()| 0);
+            return remap(memory, image).map(|()| None);
         };
         self.find_written(pagemap, memory, page_faults()?)?;
         let mut pages = 0;
@@ -42,7 +43,7 @@ impl Rewind {
             memory[part.clone()].copy_from_slice(&image.bytes()[part.clone()]);
             pages += part.len() / PAGE;
         }
-        Ok(pages)
+        Ok(Some(pages))
     }
 
     /// Brings `written` up to date. The kernel looks at every page of the memory for that, which takes several times as
@@ -84,7 +85,10 @@ fn page_faults() -> io::Result<u64> {
 
 /// The first byte at which a memory is not as its image.
 pub(crate) fn difference(memory: &[u8], image: &Image) -> Option<usize> {
-    memory.iter().zip(image.bytes()).position(|(a, b)| a != b)
+    let pages = memory.chunks(PAGE).zip(image.bytes().chunks(PAGE));
+    let (page, (a, b)) = pages.enumerate().find(|(_, (a, b))| a != b)?;
+    let within = a.iter().zip(b).position(|(a, b)| a != b)?;
+    Some(page * PAGE + within)
 }
 
 /// The slower sound way, for kernels before 6.7: drops every page that is the memory's own.
@@ -233,5 +237,16 @@ mod tests {
             memory[0] = b'y';
             assert!(page_faults().expect("counts") > before);
         });
+    }
+
+    #[test]
+    fn the_first_byte_that_differs_is_found_in_any_page() {
+        let image = Image::of_parts(4 * PAGE, [(PAGE, &b"hello"[..])]).expect("image");
+        let mut memory = image.bytes().to_vec();
+        assert_eq!(difference(&memory, &image), None);
+        for at in [4 * PAGE - 1, 2 * PAGE, PAGE + 4, 0] {
+            memory[at] ^= 1;
+            assert_eq!(difference(&memory, &image), Some(at));
+        }
     }
 }

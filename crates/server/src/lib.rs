@@ -6,9 +6,11 @@
 //! This crate knows HTTP, waiting and logging. It does not know wasmtime, configuration files, or what an environ
 //! holds.
 
+mod bill;
 mod http;
 mod listener;
 mod log;
+mod metrics;
 mod request_id;
 mod run;
 mod runner;
@@ -17,8 +19,9 @@ mod worker;
 
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log};
+pub use metrics::{Dropped, Figures};
 pub use request_id::RequestId;
 pub use run::{Site, run};
-pub use runner::{Report, Runner};
+pub use runner::Runner;
 pub use threads::Threads;
 pub use worker::{Busy, Pool, Workers};

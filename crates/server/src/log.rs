@@ -137,9 +137,18 @@ impl Log {
     pub(crate) fn access(&self, access: &Access<'_>) {
         match self.front.format {
             AccessFormat::Off => {}
-            AccessFormat::Combined => self.line(|line, dates| access.combined(dates, line)),
-            AccessFormat::Json => self.line(|line, dates| access.json(dates, line)),
+            AccessFormat::Combined | AccessFormat::CombinedBill => {
+                self.line(|line, dates| access.combined(dates, line));
+            }
+            AccessFormat::Json | AccessFormat::JsonBill => {
+                self.line(|line, dates| access.json(dates, line));
+            }
         }
+    }
+
+    /// Whether access lines tell what their requests cost.
+    pub(crate) fn has_bill(&self) -> bool {
+        self.front.format.has_bill()
     }
 
     fn marked(&self, mark: &str, colour: &str, text: fmt::Arguments<'_>) {

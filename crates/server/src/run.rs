@@ -72,6 +72,8 @@ pub async fn run<R: Runner>(
             "stop-time of {time:?} is over: requests that still run are ended"
         ));
     }
+    let (name, figures) = (site.pool.name(), site.pool.figures());
+    site.log.note(format_args!("app {name}: {figures}"));
 }
 
 async fn accept<R: Runner>(
@@ -141,11 +143,10 @@ mod tests {
 
     use bytes::Bytes;
     use tokio::sync::{Semaphore, oneshot};
-    use wasgi_engine::{ReplyHead, Request};
+    use wasgi_engine::{ReplyHead, Report, Request, RewindError, Rewound};
 
     use super::*;
     use crate::log::AccessFormat;
-    use crate::runner::Report;
     use crate::threads::Threads;
     use crate::worker::Workers;
 
@@ -169,8 +170,12 @@ mod tests {
             io::Result::Ok(self.clone())
         }
 
-        async fn renew(&self, _: &mut Ok) -> bool {
-            true
+        fn is_copy(_: &Ok) -> bool {
+            false
+        }
+
+        async fn renew(&self, _: &mut Ok) -> Result<Option<Rewound>, RewindError> {
+            Result::Ok(None)
         }
 
         async fn handle(instance: &mut Ok, mut request: Request) -> Report {

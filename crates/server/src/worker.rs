@@ -9,9 +9,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
-use wasgi_engine::{Failure, Request};
+use wasgi_engine::{Failure, Report, Request, RewindError};
 
+use crate::bill::Meter;
 use crate::log::Log;
+use crate::metrics::{Dropped, Figures, Metrics};
 use crate::runner::Runner;
 
 /// First and longest wait between two tries to start a replacement.
@@ -33,6 +35,7 @@ pub struct Pool<R: Runner> {
     queue: usize,
     queue_time: Duration,
     max_requests: Option<u64>,
+    metrics: Metrics,
 }
 
 struct State<I> {
@@ -44,8 +47,14 @@ struct State<I> {
 
 /// A request in the queue.
 struct Waiting {
-    request: Request,
+    job: Job,
     taken_by: TakenBy,
+}
+
+/// A request, and where its cost is noted.
+struct Job {
+    request: Request,
+    meter: Meter,
 }
 
 /// Which worker has taken a request: its number, from 1, or nobody yet.
@@ -116,6 +125,7 @@ impl<R: Runner> Pool<R> {
             queue: limits.queue,
             queue_time: limits.queue_time,
             max_requests,
+            metrics: Metrics::default(),
         });
         let started = workers.started.max(1);
         // The last that is put back is the first to be taken: those that are there come before those that are not.
@@ -123,7 +133,7 @@ impl<R: Runner> Pool<R> {
             pool.add(number, None);
         }
         for number in (1..=started).rev() {
-            let instance = pool.runner.start().await?;
+            let instance = pool.start_instance().await?;
             pool.add(number, Some(instance));
         }
         if workers.most > started {
@@ -136,6 +146,11 @@ impl<R: Runner> Pool<R> {
     /// The app's name.
     pub fn name(&self) -> &str {
         self.runner.name()
+    }
+
+    /// What its requests and instances have come to.
+    pub fn figures(&self) -> Figures {
+        self.metrics.figures()
     }
 
     /// How long a request waits for a worker.
@@ -152,16 +167,16 @@ impl<R: Runner> Pool<R> {
     ///
     /// # Errors
     /// [`Busy::Full`] when there is no room to wait.
-    pub(crate) fn submit(self: &Arc<Self>, request: Request) -> Result<Ticket<R>, Busy> {
-        let taken_by = TakenBy::default();
+    pub(crate) fn submit(self: &Arc<Self>, request: Request, meter: Meter) -> Result<Ticket<R>, Busy> {
+        let (job, taken_by) = (Job { request, meter }, TakenBy::default());
         let mut state = self.state();
         if let Some(worker) = state.free.pop() {
             drop(state);
             taken_by.set(worker.number);
-            self.run(worker, request);
+            self.run(worker, job);
         } else if state.waiting.len() < self.queue {
             state.waiting.push_back(Waiting {
-                request,
+                job,
                 taken_by: taken_by.clone(),
             });
         } else {
@@ -184,11 +199,17 @@ impl<R: Runner> Pool<R> {
         }
     }
 
+    async fn start_instance(&self) -> Result<R::Instance, R::Error> {
+        let instance = self.runner.start().await?;
+        self.metrics.started(R::is_copy(&instance));
+        Ok(instance)
+    }
+
     fn state(&self) -> MutexGuard<'_, State<R::Instance>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(self: &Arc<Self>, worker: Worker<R::Instance>, request: Request) {
+    fn run(self: &Arc<Self>, worker: Worker<R::Instance>, job: Job) {
         self.running.fetch_add(1, Ordering::Relaxed);
         let lease = Lease {
             number: worker.number,
@@ -196,7 +217,7 @@ impl<R: Runner> Pool<R> {
             worker: Some(worker),
         };
         // In a task of its own: it outlives a peer that goes away, and the reply, since the app's `close()` comes after.
-        self.guests.spawn(lease.work(request));
+        self.guests.spawn(lease.work(job));
     }
 
     /// A new worker, or a new instance of one: takes a request that waits, or waits for one.
@@ -210,18 +231,18 @@ impl<R: Runner> Pool<R> {
             idle_since: Instant::now(),
             left,
         };
-        if let Some((worker, request)) = self.next(worker) {
-            self.run(worker, request);
+        if let Some((worker, job)) = self.next(worker) {
+            self.run(worker, job);
         }
     }
 
     /// Finds a free worker its next request, or its place among the free.
-    fn next(&self, worker: Worker<R::Instance>) -> Option<(Worker<R::Instance>, Request)> {
+    fn next(&self, worker: Worker<R::Instance>) -> Option<(Worker<R::Instance>, Job)> {
         let mut state = self.state();
         match state.waiting.pop_front() {
-            Some(Waiting { request, taken_by }) => {
+            Some(Waiting { job, taken_by }) => {
                 taken_by.set(worker.number);
-                Some((worker, request))
+                Some((worker, job))
             }
             None => {
                 state.free.push(worker);
@@ -237,7 +258,7 @@ impl<R: Runner> Pool<R> {
             drop(old);
             let mut wait = BACKOFF.0;
             loop {
-                match pool.runner.start().await {
+                match pool.start_instance().await {
                     Ok(instance) => return pool.add(number, Some(instance)),
                     Err(error) => {
                         let name = pool.name();
@@ -314,6 +335,9 @@ async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, kept: usize) {
                 .map(|worker| worker.instance.take())
                 .collect()
         };
+        for _ in &dropped {
+            pool.metrics.dropped(Dropped::Idle);
+        }
         drop(dropped);
     }
 }
@@ -327,8 +351,8 @@ struct Lease<R: Runner> {
 
 impl<R: Runner> Lease<R> {
     /// Takes the worker through a request and all that wait, then gives it back or has it replaced.
-    async fn work(mut self, mut request: Request) {
-        while self.handle(request).await {
+    async fn work(mut self, mut job: Job) {
+        while self.handle(job).await {
             let Some(mut worker) = self.worker.take() else {
                 return;
             };
@@ -337,21 +361,21 @@ impl<R: Runner> Lease<R> {
                 return;
             };
             self.worker = Some(next.0);
-            request = next.1;
+            job = next.1;
             // Others may wait for this thread.
             yield_now().await;
         }
     }
 
     /// Takes the worker through a request; whether it may take another.
-    async fn handle(&mut self, request: Request) -> bool {
+    async fn handle(&mut self, Job { request, mut meter }: Job) -> bool {
         let Some(worker) = &mut self.worker else {
             return false;
         };
-        let (name, number) = (self.pool.name(), self.number);
+        let number = self.number;
         let instance = match &mut worker.instance {
             Some(instance) => instance,
-            absent => match self.pool.runner.start().await {
+            absent => match self.pool.start_instance().await {
                 Ok(instance) => absent.insert(instance),
                 Err(error) => {
                     let mut reply = request.reply;
@@ -363,21 +387,70 @@ impl<R: Runner> Lease<R> {
             },
         };
         let report = R::handle(instance, request).await;
+        self.pool.metrics.handled(&report);
+        meter.ran(&report);
         worker.left = worker.left.saturating_sub(1);
         if !report.reusable {
-            let why = report.why_not.as_deref().unwrap_or("not reusable");
-            self.pool
-                .log
-                .warn(format_args!("app {name}: {why}; worker {number} is replaced"));
+            self.pool.spent(number, &report);
             return false;
         }
         if worker.left == 0 {
-            self.pool.log.note(format_args!(
-                "app {name}: max-requests reached; worker {number} is replaced"
-            ));
+            self.pool.worn_out(number);
             return false;
         }
-        self.pool.runner.renew(instance).await
+        match self.pool.runner.renew(instance).await {
+            Ok(rewound) => {
+                if let Some(rewound) = rewound {
+                    self.pool.metrics.rewound(&rewound);
+                    meter.rewound(rewound);
+                }
+                true
+            }
+            Err(error) => {
+                self.pool.not_renewed(number, &error);
+                false
+            }
+        }
+    }
+}
+
+/// Instances that go: told and counted.
+impl<R: Runner> Pool<R> {
+    fn spent(&self, number: u32, report: &Report) {
+        let name = self.name();
+        match &report.why_not {
+            Some(why) => {
+                self.metrics.dropped(why.into());
+                self.log
+                    .warn(format_args!("app {name}: {why}; worker {number} is replaced"));
+            }
+            None => self
+                .log
+                .warn(format_args!("app {name}: worker {number} is replaced")),
+        }
+    }
+
+    fn worn_out(&self, number: u32) {
+        self.metrics.dropped(Dropped::MaxRequests);
+        let name = self.name();
+        self.log.note(format_args!(
+            "app {name}: max-requests reached; worker {number} is replaced"
+        ));
+    }
+
+    /// What is in the nature of the app comes with every request, so it is told once; that memory is not what it should
+    /// be is the server's mistake, and told each time.
+    fn not_renewed(&self, number: u32, error: &RewindError) {
+        let first = self.metrics.dropped(error.into());
+        let name = self.name();
+        if let RewindError::Differs(_) = error {
+            self.log
+                .error(format_args!("app {name}: {error}; worker {number} is replaced"));
+        } else if first {
+            self.log.note(format_args!(
+                "app {name}: {error}; worker {number} is replaced; told once, counted in the last line of the log"
+            ));
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use wasgi_protocol::http::Head;
 
 use super::exchange::Exchange;
 use super::service::Connection;
+use crate::bill::{Bill, Cost, Line, Meter};
 use crate::log::Access;
 use crate::request_id::RequestId;
 use crate::worker::TakenBy;
@@ -31,6 +32,8 @@ pub(super) struct Record {
     pub(super) head: Option<Head>,
     pub(super) id: RequestId,
     pub(super) worker: Option<TakenBy>,
+    /// Open if a worker took the request and the log is to tell what it cost.
+    bill: Option<Arc<Bill>>,
     started: Instant,
     status: u16,
     bytes: u64,
@@ -43,10 +46,21 @@ impl Record {
             head: None,
             id: RequestId::random(),
             worker: None,
+            bill: None,
             started: Instant::now(),
             status: 0,
             bytes: 0,
         }
+    }
+
+    /// What the worker that takes the request notes its cost with.
+    pub(super) fn open_bill(&mut self) -> Meter {
+        if !self.connection.log.has_bill() {
+            return Meter::default();
+        }
+        let (bill, meter) = Bill::open();
+        self.bill = Some(bill);
+        meter
     }
 
     fn is_head(&self) -> bool {
@@ -62,15 +76,51 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.connection.turns.end();
-        self.connection.log.access(&Access {
-            remote: &self.connection.peer.remote.0,
-            head: self.head.as_ref(),
+        let entry = Entry {
+            connection: Arc::clone(&self.connection),
+            head: self.head.take(),
             status: if self.status == 0 { 499 } else { self.status },
             bytes: self.bytes,
             time: self.started.elapsed(),
             worker: self.worker.as_ref().and_then(TakenBy::number),
             id: self.id,
+        };
+        match self.bill.take() {
+            Some(bill) => bill.replied(Box::new(entry)),
+            None => entry.log(self.connection.log.has_bill().then(Cost::default).as_ref()),
+        }
+    }
+}
+
+/// A request that is over for its peer, on its way into the log.
+struct Entry {
+    connection: Arc<Connection>,
+    head: Option<Head>,
+    status: u16,
+    bytes: u64,
+    time: Duration,
+    worker: Option<u32>,
+    id: RequestId,
+}
+
+impl Entry {
+    fn log(&self, cost: Option<&Cost>) {
+        self.connection.log.access(&Access {
+            remote: &self.connection.peer.remote.0,
+            head: self.head.as_ref(),
+            status: self.status,
+            bytes: self.bytes,
+            time: self.time,
+            worker: self.worker,
+            cost,
+            id: self.id,
         });
+    }
+}
+
+impl Line for Entry {
+    fn write(self: Box<Self>, cost: &Cost) {
+        self.log(Some(cost));
     }
 }
 

@@ -161,7 +161,7 @@ async fn answer<R: Runner>(
         reply: Box::new(Sink(Arc::clone(&exchange))),
     };
     let busy = |record, busy: Busy| retry_later(record, &busy.to_string(), site.pool.retry_after());
-    let ticket = match site.pool.submit(request) {
+    let ticket = match site.pool.submit(request, record.open_bill()) {
         Ok(ticket) => ticket,
         Err(error) => return Ok(busy(record, error)),
     };

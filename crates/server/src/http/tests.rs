@@ -1,6 +1,7 @@
 //! Connections over in-memory streams, with an app that is a closure. The clock is paused: it jumps to the next timer
 //! when nothing else can happen, so that a test that waits for nothing ends with its connections.
 
+mod bills;
 mod bodies;
 mod framing;
 mod queue;
@@ -17,12 +18,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use wasgi_config::Limits;
-use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Request};
+use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Report, Request, RewindError, Rewound};
 
 use super::service::{Peer, serve};
 use crate::log::{AccessFormat, Log};
 use crate::run::Site;
-use crate::runner::{Report, Runner};
+use crate::runner::Runner;
 use crate::worker::{Pool, Workers};
 
 type Handler = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Report> + Send>> + Send + Sync>;
@@ -42,8 +43,12 @@ impl Runner for Closure {
         Ok(Arc::clone(&self.0))
     }
 
-    async fn renew(&self, _: &mut Handler) -> bool {
-        true
+    fn is_copy(_: &Handler) -> bool {
+        false
+    }
+
+    async fn renew(&self, _: &mut Handler) -> Result<Option<Rewound>, RewindError> {
+        Ok(None)
     }
 
     async fn handle(instance: &mut Handler, request: Request) -> Report {

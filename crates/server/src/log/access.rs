@@ -8,6 +8,7 @@ use wasgi_protocol::http::Head;
 
 use super::date::DateCache;
 use super::escape::{json, quoted};
+use crate::bill::Cost;
 use crate::request_id::RequestId;
 
 /// How access lines are written.
@@ -19,8 +20,24 @@ pub enum AccessFormat {
     /// `127.0.0.1 - - [31/Jul/2026:09:05:00 +0000] "GET / HTTP/1.1" 200 12 "-" "curl/8.5" 1.8ms worker=1 id=k3j9x2...`
     #[default]
     Combined,
+    /// The same, and what the request cost before its id: `cpu=0.812ms memory=42880KiB pages=98 rewind=0.160ms`.
+    CombinedBill,
     /// A JSON object per line.
     Json,
+    /// The same with `cpu_ms`, `memory` in bytes, `pages` and `rewind_ms`.
+    JsonBill,
+}
+
+impl AccessFormat {
+    /// The words for each.
+    pub const NAMES: [&str; 5] = ["combined", "combined+bill", "json", "json+bill", "off"];
+
+    pub(crate) fn has_bill(self) -> bool {
+        match self {
+            AccessFormat::CombinedBill | AccessFormat::JsonBill => true,
+            AccessFormat::Off | AccessFormat::Combined | AccessFormat::Json => false,
+        }
+    }
 }
 
 impl FromStr for AccessFormat {
@@ -30,8 +47,10 @@ impl FromStr for AccessFormat {
         match text {
             "off" => Ok(AccessFormat::Off),
             "combined" => Ok(AccessFormat::Combined),
+            "combined+bill" => Ok(AccessFormat::CombinedBill),
             "json" => Ok(AccessFormat::Json),
-            _ => Err(format!("`{text}` is none of off, combined, json")),
+            "json+bill" => Ok(AccessFormat::JsonBill),
+            _ => Err(format!("`{text}` is none of {}", Self::NAMES.join(", "))),
         }
     }
 }
@@ -49,6 +68,8 @@ pub(crate) struct Access<'a> {
     /// From the complete head to the end of the reply.
     pub(crate) time: Duration,
     pub(crate) worker: Option<u32>,
+    /// If it is to be told.
+    pub(crate) cost: Option<&'a Cost>,
     pub(crate) id: RequestId,
 }
 
@@ -74,6 +95,22 @@ impl Access<'_> {
             Some(worker) => write!(line, "{worker}"),
             None => write!(line, "-"),
         };
+        if let Some(cost) = self.cost {
+            let _ = match cost.ran {
+                Some((cpu, memory)) => {
+                    write!(line, " cpu={}ms memory={}KiB", Milliseconds(cpu), memory >> 10)
+                }
+                None => write!(line, " cpu=- memory=-"),
+            };
+            let _ = match cost.rewound.and_then(|rewound| rewound.pages) {
+                Some(pages) => write!(line, " pages={pages}"),
+                None => write!(line, " pages=-"),
+            };
+            let _ = match cost.rewound {
+                Some(rewound) => write!(line, " rewind={}ms", Milliseconds(rewound.time)),
+                None => write!(line, " rewind=-"),
+            };
+        }
         let _ = write!(line, " id={}", self.id);
     }
 
@@ -97,6 +134,15 @@ impl Access<'_> {
         let _ = write!(line, ",\"ms\":{}", Milliseconds(self.time));
         if let Some(worker) = self.worker {
             let _ = write!(line, ",\"worker\":{worker}");
+        }
+        if let Some((cpu, memory)) = self.cost.and_then(|cost| cost.ran) {
+            let _ = write!(line, ",\"cpu_ms\":{},\"memory\":{memory}", Milliseconds(cpu));
+        }
+        if let Some(rewound) = self.cost.and_then(|cost| cost.rewound) {
+            if let Some(pages) = rewound.pages {
+                let _ = write!(line, ",\"pages\":{pages}");
+            }
+            let _ = write!(line, ",\"rewind_ms\":{}", Milliseconds(rewound.time));
         }
         let _ = write!(line, ",\"id\":\"{}\"}}", self.id);
     }
@@ -122,6 +168,10 @@ mod tests {
     use wasgi_protocol::http::{Guard, Limits, Step};
 
     fn line(head: &str, format: AccessFormat) -> String {
+        billed(head, format, None)
+    }
+
+    fn billed(head: &str, format: AccessFormat, cost: Option<&Cost>) -> String {
         let Step::Head { head, .. } = Guard::new(Limits { head: 1000 }).step(head.as_bytes()) else {
             panic!()
         };
@@ -132,11 +182,12 @@ mod tests {
             bytes: 12,
             time: Duration::from_micros(1_042),
             worker: Some(3),
+            cost,
             id: RequestId::random(),
         };
         let (mut line, mut dates) = (String::new(), DateCache::default());
         match format {
-            AccessFormat::Json => access.json(&mut dates, &mut line),
+            AccessFormat::Json | AccessFormat::JsonBill => access.json(&mut dates, &mut line),
             _ => access.combined(&mut dates, &mut line),
         }
         let (date, id) = (dates.common().to_owned(), access.id.to_string());
@@ -152,6 +203,53 @@ mod tests {
             line(head, AccessFormat::Combined),
             "192.0.2.1 - - [DATE] \"GET /a?b HTTP/1.1\" 200 12 \"http://b/\" \"curl/8.5\" 1.042ms worker=3 id=ID"
         );
+    }
+
+    #[test]
+    fn a_bill_tells_what_is_known() {
+        let head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let ran = Some((Duration::from_micros(812), 42_880 << 10));
+        let rewound = |pages| {
+            let time = Duration::from_micros(160);
+            Some(wasgi_engine::Rewound { pages, time })
+        };
+        for (ran, rewound, combined, json) in [
+            (None, None, " cpu=- memory=- pages=- rewind=-", ""),
+            (
+                ran,
+                None,
+                " cpu=0.812ms memory=42880KiB pages=- rewind=-",
+                ",\"cpu_ms\":0.812,\"memory\":43909120",
+            ),
+            (
+                ran,
+                rewound(None),
+                " cpu=0.812ms memory=42880KiB pages=- rewind=0.160ms",
+                ",\"cpu_ms\":0.812,\"memory\":43909120,\"rewind_ms\":0.160",
+            ),
+            (
+                ran,
+                rewound(Some(98)),
+                " cpu=0.812ms memory=42880KiB pages=98 rewind=0.160ms",
+                ",\"cpu_ms\":0.812,\"memory\":43909120,\"pages\":98,\"rewind_ms\":0.160",
+            ),
+        ] {
+            let cost = Cost { ran, rewound };
+            let line = |format| billed(head, format, Some(&cost));
+            let expected = format!("1.042ms worker=3{combined} id=ID");
+            assert!(line(AccessFormat::CombinedBill).ends_with(&expected));
+            let expected = format!("\"ms\":1.042,\"worker\":3{json},\"id\":\"ID\"}}");
+            assert!(line(AccessFormat::JsonBill).ends_with(&expected));
+        }
+    }
+
+    #[test]
+    fn every_name_is_a_format() {
+        for name in AccessFormat::NAMES {
+            let format: AccessFormat = name.parse().unwrap();
+            assert_eq!(format.has_bill(), name.ends_with("+bill"));
+        }
+        assert!("bill".parse::<AccessFormat>().unwrap_err().contains("json+bill"));
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use wasgi_engine::WhyNot;
 
 use super::*;
+use crate::bill::Meter;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -185,7 +187,7 @@ async fn a_worker_that_is_spent_is_replaced_under_its_number() {
         request.text("ok").await;
         Report {
             reusable: !spent,
-            why_not: Some("memory limit reached".to_owned()),
+            why_not: Some(WhyNot::Crashed("stack overflow".to_owned())),
             ..Report::default()
         }
     }))
@@ -194,7 +196,7 @@ async fn a_worker_that_is_spent_is_replaced_under_its_number() {
     assert_eq!(statuses(&server.all(GET).await), ["200"]);
     let log = server.log();
     assert!(
-        log.contains("warning: app test: memory limit reached; worker 1 is replaced\n"),
+        log.contains("warning: app test: the instance crashed: stack overflow; worker 1 is replaced\n"),
         "{log}"
     );
     assert_eq!(log.matches("worker=1 ").count(), 2, "{log}");
@@ -223,8 +225,12 @@ impl Runner for Starting {
         self.inner.start().await
     }
 
-    async fn renew(&self, _: &mut Handler) -> bool {
-        true
+    fn is_copy(_: &Handler) -> bool {
+        false
+    }
+
+    async fn renew(&self, _: &mut Handler) -> Result<Option<Rewound>, RewindError> {
+        Ok(None)
     }
 
     async fn handle(instance: &mut Handler, request: Request) -> Report {
@@ -268,7 +274,7 @@ async fn one(pool: &Arc<Pool<Starting>>) {
         body: Box::new(super::super::exchange::NoInput),
         reply: Box::new(super::super::exchange::Sink(exchange)),
     };
-    let ticket = pool.submit(request).ok().unwrap();
+    let ticket = pool.submit(request, Meter::default()).ok().unwrap();
     pool.quiet().await;
     assert!(ticket.taken_by().number().is_some());
 }
