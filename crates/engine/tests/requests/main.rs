@@ -3,5 +3,6 @@
 mod copies;
 mod limits;
 mod replies;
+mod rewinds;
 mod site;
 mod start_up;

@@ -208,25 +208,34 @@ impl Site {
 
 pub(crate) const WAITS: Poll<Result<(), PeerGone>> = Poll::Pending;
 pub(crate) const GONE: Poll<Result<(), PeerGone>> = Poll::Ready(Err(PeerGone));
-/// One request to an instance that is there already; its whole body.
-pub(crate) async fn ask(instance: &mut Instance, path: &str) -> String {
-    let seen = Arc::new(Mutex::new(Seen::default()));
+
+/// A request for `path`, to a client with room for any reply.
+pub(crate) fn get(path: &str, seen: &Arc<Mutex<Seen>>) -> Request {
     let reply = Client {
         seen: seen.clone(),
         room: 99,
         then: WAITS,
         waker: None,
     };
-    let request = Request {
+    Request {
         environ: environ(&[("PATH_INFO", path)]),
         id: "r1".into(),
         body: Box::new(body(&[])),
         reply: Box::new(reply),
-    };
-    let report = instance.handle(request).await;
+    }
+}
+
+/// One request to an instance that is there already; its whole body.
+pub(crate) async fn ask(instance: &mut Instance, path: &str) -> String {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let report = instance.handle(get(path, &seen)).await;
     assert!(report.reusable, "{report:?}");
     let seen = seen.lock().expect("seen");
     assert!(seen.finished, "{:?}", seen.failure);
+    text(&seen)
+}
+
+pub(crate) fn text(seen: &Seen) -> String {
     seen.chunks
         .iter()
         .map(|(data, _)| String::from_utf8_lossy(data).into_owned())
