@@ -117,7 +117,8 @@ pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
         root: text("root"),
         venv: text("venv"),
         python_path: many("python-path"),
-        isolation: text("isolation"),
+        // A flag of another meaning for `check`.
+        isolation: matches.try_get_one("isolation").ok().flatten().cloned(),
         verify_rewind: matches.get_flag("verify-rewind"),
         workers: matches.get_one("workers").copied(),
         max_requests: matches.get_one("max-requests").copied(),

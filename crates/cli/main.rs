@@ -5,6 +5,8 @@
 
 mod app_options;
 mod check;
+mod check_isolation;
+mod difference;
 mod failure;
 mod hosted;
 mod interpreter;
