@@ -5,6 +5,8 @@
 mod client;
 mod server;
 
+mod bill;
+mod check_isolation;
 mod config;
 mod copies;
 mod examples;

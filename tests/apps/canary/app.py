@@ -24,11 +24,18 @@ def application(environ, start_response):
         raise ValueError("on purpose")
     if path == "/grow":
         cache["hoard"] = bytes(40 << 20)
-    found = [count, len(cache), hasattr(json, "canary"), cached.cache_info().currsize, os.path.exists("/tmp/canary")]
+    found = {
+        "global": count,
+        "table": len(cache),
+        "module": hasattr(json, "canary"),
+        "C cache": cached.cache_info().currsize,
+        "grown memory": len(cache.get("hoard", b"")),
+        "tmp": os.path.exists("/tmp/canary"),
+    }
     count += 1
     cache[count] = bytes(100_000)
     json.canary = True
     cached(count)
     open("/tmp/canary", "w").close()
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [repr(found).encode()]
+    return [json.dumps(found).encode()]

@@ -56,3 +56,43 @@ async fn a_start_that_fails_says_why() {
     let (error, _) = refused("", |spec| spec.limits.memory = 1 << 20).await;
     assert!(error.to_string().contains("not even Python fits"), "{error}");
 }
+
+/// Runs longer than a request may, in each place of a start after the import.
+const SLOW: &str = r#"
+import gc, time, wasgi
+
+class Slow:
+    def __del__(self):
+        time.sleep(0.8)
+        print("collected")
+
+# Garbage that the seal collects.
+gc.disable()
+slow = Slow()
+slow.itself = slow
+del slow
+
+@wasgi.after_restore
+def hook():
+    time.sleep(0.8)
+    print("restored")
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"ok"]
+"#;
+
+#[tokio::test]
+async fn what_makes_an_instance_ready_has_the_limit_of_the_start() {
+    let site = site(SLOW, |spec| {
+        spec.warmup = vec!["/".into()];
+        spec.limits.time = Duration::from_millis(500);
+        spec.limits.grace = Duration::ZERO;
+    });
+    let mut instance = site.app.start().await.expect("starts");
+    assert_eq!(site.log.text(), "-: collected\n-: restored");
+    assert_eq!(ask(&mut instance, "/").await, "ok");
+    instance.rewind(true).await.expect("rewinds");
+    assert_eq!(ask(&mut instance, "/").await, "ok");
+    assert_eq!(site.log.text().matches("restored").count(), 2);
+}
