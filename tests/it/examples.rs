@@ -1,4 +1,4 @@
-//! The examples as a user has them: their own app.toml, on a port of our choice.
+//! The examples as a user has them: their own app.toml, on a port of our choice; each promise in both kinds of isolation.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +12,51 @@ use tempfile::TempDir;
 use crate::client::Reply;
 use crate::server::{Server, project, wasgi};
 
+/// Runs each test with `isolation = "worker"` and with `"request"`.
+macro_rules! in_both {
+    ($($test:ident,)+) => {
+        mod worker {
+            $(#[test] fn $test() { super::$test("worker") })+
+        }
+        mod request {
+            $(#[test] fn $test() { super::$test("request") })+
+        }
+    };
+}
+
+in_both! {
+    hello_says_hello_there,
+    blueprints_renders_pages,
+    blueprints_serves_static_files,
+    blueprints_info_wants_its_token,
+    blueprints_speaks_json,
+    blueprints_echoes_uploads,
+    mayfly_shows_a_note_once,
+    mayfly_survives_link_previews,
+    mayfly_gives_a_note_to_one_of_many_readers,
+    mayfly_asks_for_the_password,
+    mayfly_lets_only_the_sender_withdraw,
+    mayfly_explains_what_is_wrong,
+    mayfly_keeps_its_notes_over_a_restart,
+}
+
+/// One server for all tests of an example, for each kind of isolation.
+struct Served {
+    worker: LazyLock<Server>,
+    request: LazyLock<Server>,
+}
+
+impl Served {
+    fn with(&self, isolation: &str) -> &Server {
+        match isolation {
+            "worker" => &self.worker,
+            _ => &self.request,
+        }
+    }
+}
+
 /// Serves a copy of an example, so that what it writes is gone with the test.
-fn serve(name: &str) -> Server {
+fn serve(name: &str, isolation: &str) -> Server {
     let source = project().join("examples").join(name);
     let packages = source.join("packages");
     assert!(
@@ -24,10 +67,12 @@ fn serve(name: &str) -> Server {
     let dir = tempfile::tempdir().expect("a folder for the test");
     copy(&source, dir.path());
     let mut command = wasgi();
-    command
-        .arg("serve")
-        .arg(dir.path().join("app.toml"))
-        .args(["--http", "127.0.0.1:0"]);
+    command.arg("serve").arg(dir.path().join("app.toml")).args([
+        "--http",
+        "127.0.0.1:0",
+        "--isolation",
+        isolation,
+    ]);
     Server::spawn(dir, &mut command)
 }
 
@@ -52,9 +97,8 @@ fn copy(from: &Path, to: &Path) {
 
 // hello
 
-#[test]
-fn hello_says_hello_there() {
-    let server = serve("hello");
+fn hello_says_hello_there(isolation: &str) {
+    let server = serve("hello", isolation);
     let reply = server.get("/").expect(200);
     assert!(reply.text().contains("Hello There!"), "{}", reply.text());
     assert_eq!(reply.header("Content-Type"), Some("text/html; charset=utf-8"));
@@ -71,23 +115,26 @@ fn hello_says_hello_there() {
 
 // blueprints
 
-static BLUEPRINTS: LazyLock<Server> = LazyLock::new(|| serve("blueprints"));
+static BLUEPRINTS: Served = Served {
+    worker: LazyLock::new(|| serve("blueprints", "worker")),
+    request: LazyLock::new(|| serve("blueprints", "request")),
+};
 
-#[test]
-fn blueprints_renders_pages() {
-    let page = BLUEPRINTS.get("/").expect(200).text();
+fn blueprints_renders_pages(isolation: &str) {
+    let server = BLUEPRINTS.with(isolation);
+    let page = server.get("/").expect(200).text();
     assert!(
         page.contains("Charlotte Bront\u{eb}") && page.contains("href=\"/books/kokoro\""),
         "{page}"
     );
     assert!(
-        BLUEPRINTS
+        server
             .get("/books/kokoro")
             .expect(200)
             .text()
             .contains("\u{3053}\u{3053}\u{308d}")
     );
-    let missing = BLUEPRINTS.get("/books/none").expect(404);
+    let missing = server.get("/books/none").expect(404);
     assert!(
         missing.text().contains("<h1>404 Not Found</h1>"),
         "{}",
@@ -95,14 +142,14 @@ fn blueprints_renders_pages() {
     );
 }
 
-#[test]
-fn blueprints_serves_static_files() {
-    let reply = BLUEPRINTS.get("/static/style.css").expect(200);
+fn blueprints_serves_static_files(isolation: &str) {
+    let server = BLUEPRINTS.with(isolation);
+    let reply = server.get("/static/style.css").expect(200);
     assert_eq!(reply.header("Content-Type"), Some("text/css; charset=utf-8"));
     let file = fs::read(project().join("examples/blueprints/library/static/style.css")).expect("is there");
     assert_eq!(reply.body, file);
     let etag = reply.header("ETag").expect("an ETag").to_owned();
-    BLUEPRINTS
+    server
         .request(
             "GET",
             "/static/style.css",
@@ -110,14 +157,14 @@ fn blueprints_serves_static_files() {
             b"",
         )
         .expect(304);
-    BLUEPRINTS.get("/static/../__init__.py").expect(404);
-    BLUEPRINTS.get("/static/%2e%2e/__init__.py").expect(404);
+    server.get("/static/../__init__.py").expect(404);
+    server.get("/static/%2e%2e/__init__.py").expect(404);
 }
 
-#[test]
-fn blueprints_info_wants_its_token() {
+fn blueprints_info_wants_its_token(isolation: &str) {
+    let server = BLUEPRINTS.with(isolation);
     assert_eq!(
-        BLUEPRINTS.get("/info?token=letmein").expect(200).json(),
+        server.get("/info?token=letmein").expect(200).json(),
         json!({ "app": "library", "books": 4 })
     );
     for target in [
@@ -127,14 +174,14 @@ fn blueprints_info_wants_its_token() {
         "/info?token=%C3%A9",
         "/info?Token=letmein",
     ] {
-        let reply = BLUEPRINTS.get(target).expect(400);
+        let reply = server.get(target).expect(400);
         assert_eq!(reply.json()["error"], "Bad Request", "{target}");
     }
 }
 
-#[test]
-fn blueprints_speaks_json() {
-    let books = BLUEPRINTS.get("/api/books?before=1850").expect(200).json();
+fn blueprints_speaks_json(isolation: &str) {
+    let server = BLUEPRINTS.with(isolation);
+    let books = server.get("/api/books?before=1850").expect(200).json();
     let slugs: Vec<_> = books
         .as_array()
         .expect("a list")
@@ -147,7 +194,7 @@ fn blueprints_speaks_json() {
             "Content-Type: application/json\r\nContent-Length: {}\r\n",
             body.len()
         );
-        BLUEPRINTS.request("POST", "/api/sum", &fields, body.as_bytes())
+        server.request("POST", "/api/sum", &fields, body.as_bytes())
     };
     assert_eq!(sum("[1, 2, 3.5]").expect(200).json(), json!({ "sum": 6.5 }));
     assert_eq!(
@@ -155,11 +202,11 @@ fn blueprints_speaks_json() {
         "Send a JSON list of numbers."
     );
     sum("[1,").expect(400);
-    BLUEPRINTS.get("/api/books/none").expect(404).json();
+    server.get("/api/books/none").expect(404).json();
 }
 
-#[test]
-fn blueprints_echoes_uploads() {
+fn blueprints_echoes_uploads(isolation: &str) {
+    let server = BLUEPRINTS.with(isolation);
     let content: Vec<u8> = (0..=255).cycle().take(1_000_000).collect();
     let upload = |target: &str, content: &[u8]| {
         let mut body =
@@ -170,7 +217,7 @@ fn blueprints_echoes_uploads() {
             "Content-Type: multipart/form-data; boundary=xx\r\nContent-Length: {}\r\n",
             body.len()
         );
-        BLUEPRINTS.request("POST", target, &fields, &body)
+        server.request("POST", target, &fields, &body)
     };
     assert_eq!(upload("/upload?echo=1", &content).expect(200).body, content);
     let told = upload("/upload", &content).expect(200).json();
@@ -179,22 +226,30 @@ fn blueprints_echoes_uploads() {
         (&json!("a.bin"), &json!(1_000_000))
     );
     upload("/upload", &vec![0; 5 << 20]).expect(413);
-    BLUEPRINTS
+    server
         .request("POST", "/upload", "Content-Length: 0\r\n", b"")
         .expect(400);
 }
 
 // mayfly
 
-static MAYFLY: LazyLock<Server> = LazyLock::new(|| serve("mayfly"));
+static MAYFLY: Served = Served {
+    worker: LazyLock::new(|| serve("mayfly", "worker")),
+    request: LazyLock::new(|| serve("mayfly", "request")),
+};
 
 /// Somebody with a browser: keeps cookies, fills in forms.
-#[derive(Default)]
-struct Browser {
+struct Browser<'a> {
+    server: &'a Server,
     cookies: BTreeMap<String, String>,
 }
 
-impl Browser {
+impl<'a> Browser<'a> {
+    fn new(server: &'a Server) -> Self {
+        let cookies = BTreeMap::new();
+        Self { server, cookies }
+    }
+
     fn get(&mut self, target: &str) -> Reply {
         self.request("GET", target, "")
     }
@@ -231,7 +286,7 @@ impl Browser {
                 body.len()
             );
         }
-        let reply = MAYFLY.request(method, target, &fields, body.as_bytes());
+        let reply = self.server.request(method, target, &fields, body.as_bytes());
         for cookie in reply.head.all("Set-Cookie") {
             assert!(
                 cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"),
@@ -291,9 +346,10 @@ fn encode(text: &str) -> String {
         .collect()
 }
 
-#[test]
-fn mayfly_shows_a_note_once() {
-    let (mut sender, mut reader, mut late) = (Browser::default(), Browser::default(), Browser::default());
+fn mayfly_shows_a_note_once(isolation: &str) {
+    let server = MAYFLY.with(isolation);
+    let (mut sender, mut reader, mut late) =
+        (Browser::new(server), Browser::new(server), Browser::new(server));
     let note = sender.write("door code <4711>\r\nand caf\u{e9}", "");
     let receipt = sender.get(&format!("/sent/{note}")).expect(200).text();
     assert!(
@@ -340,22 +396,22 @@ fn mayfly_shows_a_note_once() {
     reader.get(&format!("/sent/{note}")).expect(404);
 }
 
-#[test]
-fn mayfly_survives_link_previews() {
-    let note = Browser::default().write("unseen by robots", "");
+fn mayfly_survives_link_previews(isolation: &str) {
+    let server = MAYFLY.with(isolation);
+    let note = Browser::new(server).write("unseen by robots", "");
     let link = format!("/n/{note}");
     for method in ["GET", "HEAD", "OPTIONS", "GET"] {
-        let reply = Browser::default().request(method, &link, "").expect(200);
+        let reply = Browser::new(server).request(method, &link, "").expect(200);
         assert!(!reply.text().contains("unseen by robots"));
         assert_eq!(reply.header("X-Robots-Tag"), Some("noindex, nofollow"));
     }
     // A robot that posts without having loaded the form burns nothing either.
-    Browser::default().post(&link, &[]).expect(400);
-    Browser::default()
+    Browser::new(server).post(&link, &[]).expect(400);
+    Browser::new(server)
         .post(&link, &[("token", "guessed")])
         .expect(400);
     assert!(
-        Browser::default()
+        Browser::new(server)
             .open(&note, "")
             .expect(200)
             .text()
@@ -363,17 +419,17 @@ fn mayfly_survives_link_previews() {
     );
 }
 
-#[test]
-fn mayfly_gives_a_note_to_one_of_many_readers() {
+fn mayfly_gives_a_note_to_one_of_many_readers(isolation: &str) {
+    let server = MAYFLY.with(isolation);
     for round in 0..3 {
-        let note = Browser::default().write(&format!("race {round}"), "");
+        let note = Browser::new(server).write(&format!("race {round}"), "");
         let link = format!("/n/{note}");
         let start = Barrier::new(6);
         let seen: Vec<_> = thread::scope(|scope| {
             let readers: Vec<_> = (0..6)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut reader = Browser::default();
+                        let mut reader = Browser::new(server);
                         let token = token(&reader.get(&link).expect(200));
                         start.wait();
                         let reply = reader.post(&link, &[("token", &token)]);
@@ -399,11 +455,11 @@ fn mayfly_gives_a_note_to_one_of_many_readers() {
     }
 }
 
-#[test]
-fn mayfly_asks_for_the_password() {
-    let mut sender = Browser::default();
+fn mayfly_asks_for_the_password(isolation: &str) {
+    let server = MAYFLY.with(isolation);
+    let mut sender = Browser::new(server);
     let note = sender.write("behind a password", "open sesame");
-    let mut reader = Browser::default();
+    let mut reader = Browser::new(server);
     let reply = reader.open(&note, "open barley").expect(303);
     assert_eq!(reply.header("Location"), Some(format!("/n/{note}").as_str()));
     let page = reader.get(&format!("/n/{note}")).expect(200).text();
@@ -430,12 +486,12 @@ fn mayfly_asks_for_the_password() {
     );
 }
 
-#[test]
-fn mayfly_lets_only_the_sender_withdraw() {
-    let mut sender = Browser::default();
+fn mayfly_lets_only_the_sender_withdraw(isolation: &str) {
+    let server = MAYFLY.with(isolation);
+    let mut sender = Browser::new(server);
     let note = sender.write("regretted", "");
     let withdraw = format!("/sent/{note}/withdraw");
-    let mut other = Browser::default();
+    let mut other = Browser::new(server);
     other.submit("/", &withdraw, &[]).expect(303);
     sender.get(&format!("/n/{note}")).expect(200);
     // Another site can make the browser send the cookie, but does not know the token.
@@ -449,9 +505,9 @@ fn mayfly_lets_only_the_sender_withdraw() {
     sender.get(&format!("/n/{note}")).expect(410);
 }
 
-#[test]
-fn mayfly_explains_what_is_wrong() {
-    let mut browser = Browser::default();
+fn mayfly_explains_what_is_wrong(isolation: &str) {
+    let server = MAYFLY.with(isolation);
+    let mut browser = Browser::new(server);
     let page = browser.submit("/", "/", &[("text", "  ")]).expect(400).text();
     assert!(page.contains("The note is empty."), "{page}");
     let page = browser
@@ -467,9 +523,8 @@ fn mayfly_explains_what_is_wrong() {
     assert_eq!(browser.post("/sent", &[]).status(), 400);
 }
 
-#[test]
-fn mayfly_keeps_its_notes_over_a_restart() {
-    let server = serve("mayfly");
+fn mayfly_keeps_its_notes_over_a_restart(isolation: &str) {
+    let server = serve("mayfly", isolation);
     let page = server.get("/").expect(200);
     let cookie = page
         .header("Set-Cookie")
@@ -498,10 +553,12 @@ fn mayfly_keeps_its_notes_over_a_restart() {
     let kept = tempfile::tempdir().expect("a folder for the test");
     move_into(&server.dir, &kept);
     let mut command = wasgi();
-    command
-        .arg("serve")
-        .arg(kept.path().join("app.toml"))
-        .args(["--http", "127.0.0.1:0"]);
+    command.arg("serve").arg(kept.path().join("app.toml")).args([
+        "--http",
+        "127.0.0.1:0",
+        "--isolation",
+        isolation,
+    ]);
     let server = Server::spawn(kept, &mut command);
     // The note and the key that signs the cookies are both still there.
     let page = server
