@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Barrier, LazyLock};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::Reply;
-use crate::server::{Server, project, wasgi};
+use crate::server::{Server, project, run, wasgi};
 
 /// Runs each test with `isolation = "worker"` and with `"request"`.
 macro_rules! in_both {
@@ -92,6 +93,32 @@ fn copy(from: &Path, to: &Path) {
         } else {
             fs::copy(entry.path(), target).expect("a file for the test");
         }
+    }
+}
+
+#[test]
+fn no_example_depends_on_memory_between_requests() {
+    for (name, paths) in [
+        ("hello", &["/", "/nothing-here"][..]),
+        (
+            "blueprints",
+            &["/", "/books/kokoro", "/static/style.css", "/api/books"],
+        ),
+        // Sessions and their tokens differ by chance.
+        ("mayfly", &["/", "/sent", "/static/mayfly.css"]),
+    ] {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        copy(&project().join("examples").join(name), dir.path());
+        let mut command = wasgi();
+        command
+            .arg("check")
+            .arg(dir.path().join("app.toml"))
+            .arg("--isolation");
+        for path in paths {
+            command.args(["--path", path]);
+        }
+        let run = run(&mut command, Duration::from_secs(90));
+        assert_eq!(run.code(), 0, "{name}: {}{}", run.stdout, run.stderr);
     }
 }
 
