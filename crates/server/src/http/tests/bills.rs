@@ -75,7 +75,7 @@ impl Billed {
             ends: Arc::clone(&ends),
         };
         let workers = Workers {
-            started: workers,
+            started: 1,
             most: workers,
         };
         let limits = Limits::default();
@@ -197,6 +197,49 @@ async fn who_costs_nothing_and_who_cannot_tell_have_their_line_at_once() {
             .contains("worker=1 cpu=- memory=- pages=- rewind=- id=")
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_the_queue_has_a_line_without_figures() {
+    let server = Billed::new(app(|request| request.text("ok")), 1, AccessFormat::CombinedBill).await;
+    // The worker answers, and does not come back from its rewind.
+    assert_eq!(statuses(&server.all(LAST).await), ["200"]);
+    let mut waiting = server.connect(1 << 20);
+    waiting.send(&LAST.replace("GET /", "GET /leaving")).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    drop(waiting);
+    until(|| server.log().contains("\"GET /leaving HTTP/1.1\" 499 ")).await;
+    assert!(
+        server
+            .log()
+            .contains("worker=- cpu=- memory=- pages=- rewind=- id="),
+        "{}",
+        server.log()
+    );
+    assert_eq!(server.site.pool.figures().requests, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_that_are_not_needed_go_and_are_counted() {
+    let server = Billed::new(app(|request| request.text("ok")), 3, AccessFormat::Off).await;
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect(1 << 20)).collect();
+    // None comes back before all have been asked, so each is a worker's of its own.
+    for client in &mut clients {
+        client.send(GET).await;
+        client.until("\r\n\r\nok").await;
+    }
+    server.open.add_permits(3);
+    until(|| server.site.pool.figures().rewinds == 3).await;
+    assert_eq!(server.site.pool.figures().started, 3);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let idle = server
+        .site
+        .pool
+        .figures()
+        .dropped
+        .into_iter()
+        .find(|it| it.0 == Dropped::Idle);
+    assert_eq!(idle, Some((Dropped::Idle, 2)));
 }
 
 #[tokio::test(start_paused = true)]
