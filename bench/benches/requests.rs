@@ -87,6 +87,7 @@ fn hello() -> App {
         working_dir: "/app".into(),
         isolation: Isolation::Request,
         warmup: vec![],
+        snapshot_cache: false,
         limits: Limits::default(),
     };
     engine.app(spec, Arc::new(Silent)).expect("app")

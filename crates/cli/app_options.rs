@@ -1,4 +1,4 @@
-//! The options that say what is run: shared by `serve` and `check`.
+//! The options that say what is run: shared by `serve`, `check` and `build`.
 
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,11 @@ pub(crate) fn add(command: Command) -> Command {
                 "KIND",
                 "worker: memory lives on between requests; request: each request starts afresh [default: worker]",
             ),
+            Arg::new("snapshot-cache")
+                .long("snapshot-cache")
+                .action(ArgAction::SetTrue)
+                .help("Keep the app's memory after its import on disk, and take it from there at the next start")
+                .help_heading("App"),
             number("workers", "How many requests are answered at a time [default: 2]"),
             number(
                 "max-requests",
@@ -120,10 +125,11 @@ pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
         // A flag of another meaning for `check`.
         isolation: matches.try_get_one("isolation").ok().flatten().cloned(),
         verify_rewind: matches.get_flag("verify-rewind"),
+        snapshot_cache: matches.get_flag("snapshot-cache"),
         workers: matches.get_one("workers").copied(),
         max_requests: matches.get_one("max-requests").copied(),
         env: many("env"),
-        // `check` has no such option.
+        // `check` and `build` have no such option.
         http: matches
             .try_get_many("http")
             .ok()

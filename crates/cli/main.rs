@@ -4,6 +4,7 @@
 //! command line is wrong.
 
 mod app_options;
+mod build;
 mod check;
 mod check_isolation;
 mod difference;
@@ -48,6 +49,7 @@ fn command() -> Command {
         )
         .subcommand(serve::command())
         .subcommand(check::command())
+        .subcommand(build::command())
         .subcommand(python::command())
 }
 
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),
         Some(("check", matches)) => check::run(matches),
+        Some(("build", matches)) => build::run(matches),
         Some(("python", matches)) => python::run(matches),
         _ => {
             println!("{}", interpreter::versions());

@@ -75,6 +75,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         env: options.env,
         isolation: Isolation::default(),
         warmup: Vec::new(),
+        snapshot_cache: false,
         limits: spec::limits(&options.limits),
     };
     let app = interpreter::app(&engine, spec, log.app("python"))?;

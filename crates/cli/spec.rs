@@ -64,6 +64,7 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
             wasgi_config::Isolation::Request => Isolation::Request,
         },
         warmup: app.warmup.clone(),
+        snapshot_cache: app.snapshot_cache,
         limits: limits(&config.limits),
     }
 }
@@ -131,6 +132,7 @@ mod tests {
                 isolation: wasgi_config::Isolation::default(),
                 warmup: Vec::new(),
                 verify_rewind: false,
+                snapshot_cache: false,
                 env: vec![("A".to_owned(), "b".to_owned())],
             },
             listen: Listen { http: Vec::new() },

@@ -12,6 +12,7 @@ mod copies;
 mod examples;
 mod flask;
 mod http;
+mod image_cache;
 mod isolation;
 mod lifecycle;
 mod limits;

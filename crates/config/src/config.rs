@@ -41,6 +41,8 @@ pub struct App {
     pub warmup: Vec<String>,
     /// Whether each rewind is compared with the snapshot, as a debugging aid.
     pub verify_rewind: bool,
+    /// Whether the app's snapshot is kept on disk for the next start.
+    pub snapshot_cache: bool,
     /// The whole of the app's environment.
     pub env: Vec<(String, String)>,
 }

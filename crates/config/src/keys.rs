@@ -19,6 +19,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "isolation",
             "warmup",
             "verify-rewind",
+            "snapshot-cache",
             "env",
         ],
     ),

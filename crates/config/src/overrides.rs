@@ -29,6 +29,8 @@ pub struct Overrides {
     pub isolation: Option<String>,
     /// `--verify-rewind`; without it the file counts.
     pub verify_rewind: bool,
+    /// `--snapshot-cache`.
+    pub snapshot_cache: bool,
     /// `--env NAME=VALUE`; joined with the file's. `${NAME}` is left as it is: the shell has its own.
     pub env: Vec<String>,
     /// `--http`; any replace the file's.
@@ -67,6 +69,7 @@ impl Overrides {
         text("--venv", &self.venv, &mut raw.venv);
         text("--isolation", &self.isolation, &mut raw.isolation);
         raw.verify_rewind |= self.verify_rewind;
+        raw.snapshot_cache |= self.snapshot_cache;
         raw.workers = self.workers.map(|n| at("--workers", n)).or(raw.workers.take());
         raw.max_requests = self
             .max_requests

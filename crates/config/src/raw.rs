@@ -22,6 +22,7 @@ pub(crate) struct Raw {
     pub isolation: Option<At<String>>,
     pub warmup: Vec<At<String>>,
     pub verify_rewind: bool,
+    pub snapshot_cache: bool,
     pub env: Vec<(String, At<String>)>,
     pub http: Option<Vec<At<String>>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
@@ -204,6 +205,7 @@ impl Reader<'_> {
             "isolation" => self.raw.isolation = self.text(&path, value),
             "warmup" => self.raw.warmup = self.list(&path, value),
             "verify-rewind" => self.raw.verify_rewind = self.flag(&path, value),
+            "snapshot-cache" => self.raw.snapshot_cache = self.flag(&path, value),
             "env" => match value.get_ref() {
                 DeValue::Table(entries) => {
                     for (name, value) in entries {

@@ -78,6 +78,7 @@ impl Resolver<'_> {
                 isolation: isolation?,
                 warmup,
                 verify_rewind: raw.verify_rewind,
+                snapshot_cache: raw.snapshot_cache,
                 env,
             },
             listen: Listen { http },

@@ -99,6 +99,7 @@ fn the_most_file_means_what_it_says() {
     assert_eq!(config.app.isolation, Isolation::Request);
     assert_eq!(config.app.warmup, ["/", "/list?page=1"]);
     assert!(config.app.verify_rewind);
+    assert!(config.app.snapshot_cache);
     let env = [("GREETING", "hello ada"), ("LITERAL", "${CORPUS_NAME} costs $5")];
     assert_eq!(
         config.app.env,

@@ -8,19 +8,20 @@ use tokio::sync::OnceCell;
 use wasmtime::{InstancePre, Linker, Store, WasmParams};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
-use crate::exchange::{AppLog, Failure};
-use crate::guest::{Guest, MemoryLimit, begin};
+use crate::exchange::AppLog;
+use crate::guest::{Guest, MemoryLimit};
 use crate::image::Image;
 use crate::instance::{self, End, Instance, RewindError};
 use crate::lines::InstanceLog;
 use crate::locks::Locks;
 use crate::memory::with_image;
 use crate::snapshot::Snapshot;
-use crate::spec::{AppSpec, Entry, Isolation, Mount};
+use crate::spec::{AppSpec, Entry, Mount};
 use crate::time_limit::TimeLimit;
 use crate::wasi::{self, MountError, Streams};
-use crate::{abi, block, host, warmup};
+use crate::{abi, block, host};
 
 /// An app bound to the engine: makes instances. Cheap to clone.
 #[derive(Clone)]
@@ -67,6 +68,9 @@ pub enum StartError {
     /// The instance's own temporary folder cannot be made.
     #[error("cannot make a temporary folder for the app")]
     Temp(#[source] std::io::Error),
+    /// The interpreter's memory cannot be had.
+    #[error("cannot start Python")]
+    Guest(#[source] Box<EngineError>),
     /// The snapshot's memory cannot be had.
     #[error("cannot keep a snapshot of the app")]
     Snapshot(#[source] std::io::Error),
@@ -79,10 +83,10 @@ pub enum StartError {
 }
 
 /// An instance that has no app yet, or whose app is not known to be good.
-struct Raw {
-    store: Store<Guest>,
-    instance: wasmtime::Instance,
-    log: InstanceLog,
+pub(crate) struct Raw {
+    pub(crate) store: Store<Guest>,
+    pub(crate) instance: wasmtime::Instance,
+    pub(crate) log: InstanceLog,
 }
 
 impl Engine {
@@ -118,8 +122,8 @@ impl App {
         &self.shared.spec.name
     }
 
-    /// Makes an instance with the app in it. The first call starts Python, imports the app and takes its snapshot; from
-    /// then on instances are copies of that, made in about a millisecond.
+    /// Makes an instance with the app in it. The first call starts Python, imports the app and takes its snapshot, or finds
+    /// that in the image cache; from then on instances are copies of it, made in about a millisecond.
     ///
     /// An app that holds files open after its import is not copied, since a copy would not have them: each of its
     /// instances imports it again, and its log says which files they are.
@@ -130,7 +134,7 @@ impl App {
         match self
             .shared
             .snapshot
-            .get_or_try_init(|| self.take_snapshot())
+            .get_or_try_init(|| self.first_snapshot())
             .await?
         {
             Some(snapshot) => self.restore(snapshot).await,
@@ -153,8 +157,9 @@ impl App {
         }
         let log = InstanceLog::new(self.shared.log.clone());
         let limit = TimeLimit::new(Duration::MAX, Duration::MAX);
+        let bare = self.bare()?;
         let mut raw = self
-            .instantiate(&self.shared.engine.bare, Streams::Inherit, log, limit)
+            .instantiate(&bare, Streams::Inherit, log, limit, Clock::of_process())
             .await?;
         self.initialize(&mut raw).await?;
         let length = raw.offer(block);
@@ -165,67 +170,15 @@ impl App {
         }
     }
 
-    /// Loads the app once and keeps its memory; `None` if it cannot be copied.
-    async fn take_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
-        let mut raw = self.load().await?;
-        self.warm_up(&mut raw).await?;
-        // A warm-up request has left its own, shorter limit.
-        raw.store.data_mut().limit = self.start_limit();
-        let sealed = self
-            .call(
-                &mut raw,
-                abi::SEAL,
-                i32::from(self.shared.spec.isolation == Isolation::Request),
-            )
-            .await?;
-        raw.log.mark(None);
-        match self.judge(&mut raw, sealed)? {
-            abi::FILES_OPEN => return Ok(None),
-            abi::OK => {}
-            _ => return Err(StartError::Import(raw.log.last_line())),
-        }
-        let snapshot = Snapshot::take(&mut raw.store, &raw.instance).map_err(StartError::Snapshot)?;
-        Ok(Some(Arc::new(snapshot)))
-    }
-
-    /// Gives the app its warm-up requests. One that the app answers with an error is told to the log; one that kills the
-    /// instance is the end of the start.
-    async fn warm_up(&self, raw: &mut Raw) -> Result<(), StartError> {
-        let spec = &self.shared.spec;
-        for path in &spec.warmup {
-            for _ in 0..warmup::ROUNDS {
-                let (request, outcome) = warmup::request(path);
-                let limit = TimeLimit::new(spec.limits.time, spec.limits.grace);
-                let length = begin(raw.store.data_mut(), request, limit) as i32;
-                let handled = self.call(raw, abi::HANDLE, length).await?;
-                let exchange = raw.store.data_mut().exchange.take();
-                if let (Ok(code), Some(mut exchange)) = (&handled, exchange)
-                    && *code != abi::OK
-                {
-                    exchange.fail(Failure::App);
-                }
-                raw.log.mark(None);
-                self.judge(raw, handled)?;
-                if let Some(problem) = outcome.problem() {
-                    self.shared.log.line(None, &format!("warmup {path}: {problem}"));
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// A fresh instance that has imported the app.
-    async fn load(&self) -> Result<Raw, StartError> {
-        let Shared {
-            engine, spec, log, ..
-        } = &*self.shared;
-        let log = InstanceLog::new(log.clone());
+    pub(crate) async fn load(&self) -> Result<Raw, StartError> {
+        let log = InstanceLog::new(self.shared.log.clone());
         let limit = self.start_limit();
         let streams = Streams::Log(log.clone());
-        let mut raw = self.instantiate(&engine.bare, streams, log, limit).await?;
+        let (bare, clock) = (self.bare()?, Clock::of_process());
+        let mut raw = self.instantiate(&bare, streams, log, limit, clock).await?;
         self.initialize(&mut raw).await?;
-        let length = raw.offer(start_block(spec)?);
+        let length = raw.offer(start_block(self.spec())?);
         let started = self.call(&mut raw, abi::START, length).await?;
         raw.log.mark(None);
         match self.judge(&mut raw, started)? {
@@ -240,7 +193,9 @@ impl App {
         let log = InstanceLog::new(self.shared.log.clone());
         let limit = self.start_limit();
         let streams = Streams::Log(log.clone());
-        let mut raw = self.instantiate(&snapshot.image, streams, log, limit).await?;
+        let mut raw = self
+            .instantiate(&snapshot.image, streams, log, limit, snapshot.clock)
+            .await?;
         snapshot
             .restore(&mut raw.store, &raw.instance)
             .map_err(StartError::Wasmtime)?;
@@ -262,6 +217,18 @@ impl App {
         TimeLimit::new(limits.start, limits.grace)
     }
 
+    /// A line in the app's log about its start.
+    pub(crate) fn say(&self, text: &str) {
+        self.shared.log.line(None, text);
+    }
+
+    fn bare(&self) -> Result<Arc<Image>, StartError> {
+        self.shared
+            .engine
+            .bare()
+            .map_err(|error| StartError::Guest(Box::new(error)))
+    }
+
     pub(crate) fn engine(&self) -> &Engine {
         &self.shared.engine
     }
@@ -271,7 +238,7 @@ impl App {
     }
 
     /// What a call of the start came to, if it came back.
-    fn judge(&self, raw: &mut Raw, result: Result<i32, End>) -> Result<i32, StartError> {
+    pub(crate) fn judge(&self, raw: &mut Raw, result: Result<i32, End>) -> Result<i32, StartError> {
         let guest = raw.store.data();
         if guest.limit.struck() {
             return Err(StartError::TimeLimit(self.shared.spec.limits.start));
@@ -296,7 +263,7 @@ impl App {
         }
     }
 
-    async fn call<P: WasmParams + Sync>(
+    pub(crate) async fn call<P: WasmParams + Sync>(
         &self,
         raw: &mut Raw,
         name: &str,
@@ -320,6 +287,7 @@ impl App {
         streams: Streams,
         log: InstanceLog,
         limit: TimeLimit,
+        clock: Clock,
     ) -> Result<Raw, StartError> {
         let Shared {
             engine,
@@ -330,7 +298,7 @@ impl App {
         } = &*self.shared;
         let temp = tempfile::tempdir_in(engine.scratch.path()).map_err(StartError::Temp)?;
         let guest = Guest {
-            wasi: self.wasi(temp.path(), streams)?,
+            wasi: self.wasi(temp.path(), clock, streams)?,
             memory: None,
             memory_limit: MemoryLimit {
                 bytes: spec.limits.memory,
@@ -338,6 +306,7 @@ impl App {
             },
             limit,
             ticks: engine.ticks.clone(),
+            clock,
             interrupt_words: None,
             entropy: Vec::new(),
             block: Vec::new(),
@@ -360,7 +329,7 @@ impl App {
 
     /// WASI for an instance with `/tmp` at `temp`. The order of mounts is that of the guest's descriptors, so it must be
     /// the same for a copy as it was for what the snapshot was taken of.
-    fn wasi(&self, temp: &Path, streams: Streams) -> Result<WasiP1Ctx, MountError> {
+    fn wasi(&self, temp: &Path, clock: Clock, streams: Streams) -> Result<WasiP1Ctx, MountError> {
         let Shared { engine, spec, .. } = &*self.shared;
         let library = Mount {
             host: engine.python.lib.clone(),
@@ -375,7 +344,7 @@ impl App {
         // `wasgi python` may show a folder of the user's there.
         let scratch = (!spec.mounts.iter().any(|mount| mount.guest == scratch.guest)).then_some(scratch);
         let mounts = spec.mounts.iter().chain([&library]).chain(&scratch);
-        wasi::context(mounts, &spec.env, streams)
+        wasi::context(mounts, &spec.env, clock, streams)
     }
 
     /// Takes what the host holds for an instance back to how it was made: open files, temporary files, locks.
@@ -386,7 +355,7 @@ impl App {
         if wasi::is_untouched(&mut guest.wasi) {
             return Ok(());
         }
-        guest.wasi = self.wasi(guest.temp.path(), Streams::Log(guest.log.clone()))?;
+        guest.wasi = self.wasi(guest.temp.path(), guest.clock, Streams::Log(guest.log.clone()))?;
         let entries = std::fs::read_dir(guest.temp.path()).map_err(RewindError::System)?;
         for entry in entries {
             let entry = entry.map_err(RewindError::System)?;

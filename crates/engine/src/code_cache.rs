@@ -1,30 +1,31 @@
 //! Keeps the guest's machine code on disk, so that only the first start compiles it.
 //!
-//! What is loaded from here runs as native code in this process. A file is taken only if it, and the folder it is in,
-//! belong to this user and nobody else may write them, and if its checksum is the one noted when it was written.
+//! What is loaded from here runs as native code in this process. A file is taken only from a private folder, and if its
+//! checksum is the one noted when it was written.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use twox_hash::XxHash3_128;
 use wasmtime::{Engine, Module};
 
 use crate::checks;
 use crate::engine::EngineError;
+use crate::private_folder::{PrivateFolder, checksum};
 
-/// The module of the guest `wasm`, with checks and without data: from `folder` if it is there and sound, else compiled and
-/// put there.
+/// The module of a guest: from `folder` if it is there and sound, else compiled from `code` and put there. `digest` is
+/// what tells the guest from others.
 pub(crate) fn load(
     engine: &Engine,
-    wasm: &[u8],
+    digest: u128,
     folder: &Path,
+    code: impl FnOnce() -> Result<Vec<u8>, EngineError>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Module, EngineError> {
-    let entry = match Entry::open(engine, wasm, folder) {
-        Ok(entry) => Some(entry),
+    let entry = match PrivateFolder::open(folder) {
+        Ok(folder) => Some(Entry::new(engine, digest, folder)),
         Err(error) => {
             progress(&format!(
                 "machine code will not be kept: {}: {error}",
@@ -37,13 +38,12 @@ pub(crate) fn load(
         match entry.read(engine) {
             Ok(Some(module)) => return Ok(module),
             Ok(None) => {}
-            Err(error) => progress(&format!("{}: {error}; making it anew", entry.code.display())),
+            Err(error) => progress(&format!("{}: {error}; making it anew", entry.path().display())),
         }
     }
+    let wasm = code()?;
     progress("compiling Python to machine code (once, some seconds)");
-    let code = engine
-        .precompile_module(&checks::add(wasm)?)
-        .map_err(EngineError::Wasmtime)?;
+    let code = engine.precompile_module(&wasm).map_err(EngineError::Wasmtime)?;
     if let Some(Err(error)) = entry.map(|entry| entry.write(&code)) {
         progress(&format!(
             "machine code could not be kept in {}: {error}",
@@ -56,121 +56,87 @@ pub(crate) fn load(
 
 /// One guest's place in the cache.
 struct Entry {
-    code: PathBuf,
-    checksum: PathBuf,
+    folder: PrivateFolder,
+    code: String,
+    checksum: String,
 }
 
 impl Entry {
-    fn open(engine: &Engine, wasm: &[u8], folder: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        check_owner(&fs::symlink_metadata(folder)?)?;
+    fn new(engine: &Engine, digest: u128, folder: PrivateFolder) -> Self {
         // What wasmtime compiles depends on its version and settings too; it tells by a hash. What is added to the guest
         // depends on our own.
         let mut settings = DefaultHasher::new();
         checks::VERSION.hash(&mut settings);
         engine.precompile_compatibility_hash().hash(&mut settings);
-        let name = format!(
-            "python-{:.16}-{:016x}",
-            hex(&Sha256::digest(wasm)),
-            settings.finish()
-        );
-        Ok(Self {
-            code: folder.join(format!("{name}.cwasm")),
-            checksum: folder.join(format!("{name}.sha256")),
-        })
+        let name = format!("python-{digest:032x}-{:016x}", settings.finish());
+        Self {
+            folder,
+            code: format!("{name}.cwasm"),
+            checksum: format!("{name}.xxh3"),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.code)
     }
 
     /// `None` if nothing is there yet.
     fn read(&self, engine: &Engine) -> Result<Option<Module>, String> {
-        let open = |path| {
-            OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(path)
+        let open = |name| self.folder.read(name).map_err(|error| error.to_string());
+        let Some(mut file) = open(&self.code)? else {
+            return Ok(None);
         };
-        let mut file = match open(&self.code) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|error| error.to_string())?,
-        };
-        let noted = fs::read_to_string(&self.checksum).map_err(|error| format!("no checksum: {error}"))?;
-        file.metadata()
-            .and_then(|metadata| check_owner(&metadata))
-            .map_err(|error| error.to_string())?;
-        if checksum(&mut file).map_err(|error| error.to_string())? != noted.trim() {
+        let mut noted = String::new();
+        let read = open(&self.checksum)?.map(|mut file| file.read_to_string(&mut noted));
+        read.unwrap_or(Err(io::ErrorKind::NotFound.into()))
+            .map_err(|error| format!("no checksum: {error}"))?;
+        if checksum_of(&mut file).map_err(|error| error.to_string())? != noted.trim() {
             return Err("damaged: its checksum is not the one noted".into());
         }
         // SAFETY: the file holds what `write` put there (the checksum was just compared, on this descriptor), and only
-        // this user can have changed it: `check_owner` holds for it and, in `open`, for its folder.
+        // this user can have changed it: it comes from a private folder.
         unsafe { Module::deserialize_open_file(engine, file) }
             .map(Some)
             .map_err(|error| format!("made by another wasmtime: {error}"))
     }
 
-    /// Whoever reads sees the old files or the new ones: each is written aside and renamed, the code last.
+    /// The code last: without it, nothing is there.
     fn write(&self, code: &[u8]) -> io::Result<()> {
-        let replace = |path: &Path, bytes: &[u8]| {
-            let aside = path.with_extension(format!("{}.part", std::process::id()));
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&aside)?;
-            file.write_all(bytes)?;
-            fs::rename(&aside, path)
-        };
-        replace(&self.checksum, hex(&Sha256::digest(code)).as_bytes())?;
-        replace(&self.code, code)
+        let noted = format!("{:032x}\n", checksum(code));
+        self.folder
+            .replace(&self.checksum, |file| file.write_all(noted.as_bytes()))?;
+        self.folder.replace(&self.code, |file| file.write_all(code))
     }
 }
 
-fn checksum(file: &mut File) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+fn checksum_of(file: &mut File) -> io::Result<String> {
+    let mut checksum = XxHash3_128::new();
+    let mut buffer = vec![0; 256 << 10];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hex(&digest.finalize())),
-            count => digest.update(&buffer[..count]),
+            0 => return Ok(format!("{:032x}", checksum.finish_128())),
+            count => checksum.write(&buffer[..count]),
         }
     }
 }
 
-fn check_owner(metadata: &fs::Metadata) -> io::Result<()> {
-    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
-    if !ours || metadata.mode() & 0o022 != 0 {
-        let words = if ours {
-            "others may write to it"
-        } else {
-            "it belongs to another user"
-        };
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
-    }
-    Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
-    /// `(module (import "wasgi" "tick" (func (result i32))) (memory 1) (global i32 (i32.const 0)) (func))`
-    const WASM: &[u8] = b"\0asm\x01\0\0\0\
-        \x01\x08\x02\x60\0\x01\x7f\x60\0\0\
-        \x02\x0e\x01\x05wasgi\x04tick\0\0\
-        \x03\x02\x01\x01\
-        \x05\x03\x01\0\x01\
-        \x06\x06\x01\x7f\0\x41\0\x0b\
-        \x0a\x04\x01\x02\0\x0b";
+    /// An empty module.
+    const WASM: &[u8] = b"\0asm\x01\0\0\0";
 
     fn messages(engine: &Engine, folder: &Path) -> Vec<String> {
         let mut messages = Vec::new();
-        load(engine, WASM, folder, &mut |line| messages.push(line.to_owned())).expect("loads");
+        let code = || Ok(WASM.to_vec());
+        load(engine, 7, folder, code, &mut |line| {
+            messages.push(line.to_owned())
+        })
+        .expect("loads");
         messages
     }
 

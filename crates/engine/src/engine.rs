@@ -1,14 +1,16 @@
 //! CPython compiled to machine code, once for every app.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wasmtime::{Config, Module, OptLevel};
 
+use crate::checks;
 use crate::code_cache;
 use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
 use crate::memory::{GUARD, Memories, RESERVED};
+use crate::private_folder::checksum;
 use crate::python::PythonFiles;
 use crate::scratch::Scratch;
 use crate::ticker::Ticker;
@@ -29,9 +31,12 @@ pub const WASMTIME_VERSION: &str = env!("WASGI_WASMTIME_VERSION");
 pub struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) module: Module,
-    /// Memory as the module's data segments make it: what an instance without a snapshot starts from.
-    pub(crate) bare: Arc<Image>,
+    bare: Arc<OnceLock<Arc<Image>>>,
     pub(crate) ticks: Arc<Ticks>,
+    /// Tells the guest from others.
+    pub(crate) digest: u128,
+    /// Where machine code and, in a folder of their own, images are kept.
+    pub(crate) cache: PathBuf,
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) python: PythonFiles,
     pub(crate) scratch: Arc<Scratch>,
@@ -50,25 +55,49 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let ticks = Arc::new(Ticks::new(RESERVED, GUARD).map_err(EngineError::Image)?);
         let wasmtime = wasmtime::Engine::new(&config(ticks.clone())).map_err(EngineError::Wasmtime)?;
-        let wasm = std::fs::read(&python.wasm).map_err(|source| EngineError::Python {
-            path: python.wasm.clone(),
-            source,
-        })?;
-        let memory = guest_module::first_memory(&wasm)?;
-        let module = code_cache::load(&wasmtime, &wasm, cache, progress)?;
-        let bare = Image::of_parts(memory.length, memory.data).map_err(EngineError::Image)?;
+        let wasm = read(python)?;
+        let digest = checksum(&wasm);
+        let code = || Ok(checks::add(&wasm)?);
+        let module = code_cache::load(&wasmtime, digest, cache, code, progress)?;
         let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
         let ticker = Ticker::start(ticks.clone()).map_err(EngineError::Thread)?;
         Ok(Self {
             wasmtime,
             module,
-            bare: Arc::new(bare),
+            bare: Arc::default(),
             ticks,
+            digest,
+            cache: cache.to_owned(),
             ticker: Arc::new(ticker),
             python: python.clone(),
             scratch: Arc::new(scratch),
         })
     }
+
+    /// Memory as the module's data segments make it: what an instance without a snapshot starts from. Made when it is first
+    /// asked for; where images come from disk, nobody asks.
+    ///
+    /// # Errors
+    /// [`EngineError`]; also when the guest's file is not the one that was compiled any more.
+    pub(crate) fn bare(&self) -> Result<Arc<Image>, EngineError> {
+        if let Some(image) = self.bare.get() {
+            return Ok(image.clone());
+        }
+        let wasm = read(&self.python)?;
+        if checksum(&wasm) != self.digest {
+            return Err(EngineError::Replaced(self.python.wasm.clone()));
+        }
+        let memory = guest_module::first_memory(&wasm)?;
+        let image = Image::of_parts(memory.length, memory.data).map_err(EngineError::Image)?;
+        Ok(self.bare.get_or_init(|| Arc::new(image)).clone())
+    }
+}
+
+fn read(python: &PythonFiles) -> Result<Vec<u8>, EngineError> {
+    std::fs::read(&python.wasm).map_err(|source| EngineError::Python {
+        path: python.wasm.clone(),
+        source,
+    })
 }
 
 pub(crate) fn config(ticks: Arc<Ticks>) -> Config {
@@ -100,6 +129,9 @@ pub enum EngineError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The guest's module is another than when the engine was made.
+    #[error("{} was replaced since it was read: start again", .0.display())]
+    Replaced(PathBuf),
     /// wasmtime refused the guest.
     #[error("wasmtime cannot load the Python guest: {0:#}")]
     Wasmtime(wasmtime::Error),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use wasmtime::{Memory, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
+use crate::clock::Clock;
 use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
 use crate::lines::InstanceLog;
 use crate::locks;
@@ -24,6 +25,7 @@ pub(crate) struct Guest {
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) limit: TimeLimit,
     pub(crate) ticks: Arc<Ticks>,
+    pub(crate) clock: Clock,
     /// Absent until Python has started.
     pub(crate) interrupt_words: Option<InterruptWords>,
     /// What the guest has named as `entropy` while it was sealed.

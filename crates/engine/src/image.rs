@@ -1,13 +1,14 @@
 //! Images of linear memory: what instances are made from, and what they go back to.
 //!
 //! ```text
-//!   image (memfd)      |aaaa|bbbb|    |cccc|            holes are zero and take no memory
+//!   image (a file)     |aaaa|bbbb|    |cccc|            holes are zero and take no room
 //!                        |    |         |
 //!   instance 1         |aaaa|BBBB|    |cccc|....        B: written, a page of its own; the rest is shared
 //!   instance 2         |aaaa|bbbb|    |cccC|........    ....: grown beyond the image, its own
 //! ```
 //!
-//! Instances map the image privately: reading shares its pages, the first write to a page copies it.
+//! Instances map the image privately: reading shares its pages, the first write to a page copies it. The file is a sealed
+//! memfd, or one of the [image cache](crate::image_cache), where the memory begins at an offset.
 
 use std::fs::File;
 use std::io;
@@ -25,6 +26,8 @@ pub(crate) const PAGE: usize = 4096;
 /// The memory of a guest at one moment. It cannot change any more.
 pub(crate) struct Image {
     file: OwnedFd,
+    /// Where in the file the memory begins, on a page.
+    offset: u64,
     /// The whole image, mapped for reading.
     bytes: NonNull<u8>,
     length: usize,
@@ -32,7 +35,8 @@ pub(crate) struct Image {
 
 // SAFETY: the mapping is only read, and belongs to the value until it is dropped.
 unsafe impl Send for Image {}
-// SAFETY: as above; nobody writes it: the file is sealed against writing before it is mapped.
+// SAFETY: as above; nobody writes it: a memfd is sealed against writing before it is mapped, and the maker of an image of
+// another file answers for that.
 unsafe impl Sync for Image {}
 
 impl Image {
@@ -53,7 +57,16 @@ impl Image {
             &file,
             SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
         )?;
-        let file = OwnedFd::from(file);
+        // SAFETY: the file has this length, and the seals keep it as it is.
+        unsafe { Self::of_file(file.into(), 0, length) }
+    }
+
+    /// The image that a file holds from `offset` on.
+    ///
+    /// # Safety
+    /// The file has `length` bytes from there, and nobody changes or cuts them as long as the image, or a memory made from
+    /// it, is alive.
+    pub(crate) unsafe fn of_file(file: OwnedFd, offset: u64, length: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
         let bytes = unsafe {
             rustix::mm::mmap(
@@ -62,21 +75,21 @@ impl Image {
                 ProtFlags::READ,
                 MapFlags::SHARED,
                 &file,
-                0,
+                offset,
             )?
         };
         let bytes = NonNull::new(bytes.cast()).expect("mmap does not return null");
-        Ok(Self { file, bytes, length })
+        Ok(Self {
+            file,
+            offset,
+            bytes,
+            length,
+        })
     }
 
     /// An image of `memory`; pages that are zero are left out.
     pub(crate) fn of_memory(memory: &[u8]) -> io::Result<Self> {
-        const ZERO: [u8; PAGE] = [0; PAGE];
-        let pages = memory.chunks(PAGE).enumerate();
-        let used = pages
-            .filter(|(_, page)| *page != ZERO)
-            .map(|(index, page)| (index * PAGE, page));
-        Self::of_parts(memory.len(), used)
+        Self::of_parts(memory.len(), used_pages(memory))
     }
 
     /// Length in bytes.
@@ -86,8 +99,8 @@ impl Image {
 
     /// The image's bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `bytes` maps `length` readable bytes until `self` is dropped, and the seals keep anyone from changing
-        // or cutting them.
+        // SAFETY: `bytes` maps `length` readable bytes until `self` is dropped, and nobody changes or cuts them: seals, or
+        // whoever called `of_file`, see to that.
         unsafe { slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
     }
 
@@ -105,16 +118,25 @@ impl Image {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE | MapFlags::FIXED,
                 &self.file,
-                0,
+                self.offset,
             )?;
         }
         Ok(())
     }
 }
 
+/// The pages of `memory` that are not all zero, with their places.
+pub(crate) fn used_pages(memory: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    const ZERO: [u8; PAGE] = [0; PAGE];
+    let pages = memory.chunks(PAGE).enumerate();
+    pages
+        .filter(|(_, page)| *page != &ZERO[..page.len()])
+        .map(|(index, page)| (index * PAGE, page))
+}
+
 impl Drop for Image {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped in `of_parts`, and with `self` goes the last reference to it.
+        // SAFETY: the range was mapped in `of_file`, and with `self` goes the last reference to it.
         let unmapped = unsafe { rustix::mm::munmap(self.bytes.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand::RngExt;
 use wasmtime::{Store, Val};
 
+use crate::clock::{Clock, Moment};
 use crate::guest::Guest;
 use crate::guest_module::STACK_POINTER;
 use crate::image::Image;
@@ -17,10 +18,19 @@ pub(crate) const MAX_ENTROPY: usize = 1024;
 /// An app at the end of its start: memory, and the little state beside it.
 pub(crate) struct Snapshot {
     pub(crate) image: Arc<Image>,
-    stack_pointer: i32,
-    interrupt_words: Option<InterruptWords>,
+    pub(crate) manifest: Manifest,
+    /// What every copy reads as its monotonic clock.
+    pub(crate) clock: Clock,
+}
+
+/// What a snapshot holds beside memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) stack_pointer: i32,
+    pub(crate) interrupt_words: Option<InterruptWords>,
     /// Address and length of what each copy has random bytes of its own in.
-    entropy: Vec<(u32, u32)>,
+    pub(crate) entropy: Vec<(u32, u32)>,
+    pub(crate) taken: Moment,
 }
 
 impl Snapshot {
@@ -29,6 +39,7 @@ impl Snapshot {
         let guest = store.data_mut();
         let entropy = std::mem::take(&mut guest.entropy);
         let interrupt_words = guest.interrupt_words;
+        let clock = guest.clock;
         let memory = guest
             .memory
             .ok_or_else(|| io::Error::other("the guest has no memory"))?;
@@ -39,9 +50,13 @@ impl Snapshot {
             .ok_or_else(|| io::Error::other("the guest has no stack pointer"))?;
         Ok(Self {
             image: Arc::new(image),
-            stack_pointer,
-            interrupt_words,
-            entropy,
+            manifest: Manifest {
+                stack_pointer,
+                interrupt_words,
+                entropy,
+                taken: clock.moment(),
+            },
+            clock,
         })
     }
 
@@ -58,9 +73,9 @@ impl Snapshot {
         let missing = self.image.len() - memory.data_size(&*store);
         memory.grow(&mut *store, (missing / crate::guest_module::WASM_PAGE) as u64)?;
         if let Some(global) = instance.get_global(&mut *store, STACK_POINTER) {
-            global.set(&mut *store, Val::I32(self.stack_pointer))?;
+            global.set(&mut *store, Val::I32(self.manifest.stack_pointer))?;
         }
-        store.data_mut().interrupt_words = self.interrupt_words;
+        store.data_mut().interrupt_words = self.manifest.interrupt_words;
         self.refresh_entropy(store);
         Ok(())
     }
@@ -69,7 +84,7 @@ impl Snapshot {
     pub(crate) fn refresh_entropy(&self, store: &mut Store<Guest>) {
         let Some(memory) = store.data().memory else { return };
         let bytes = memory.data_mut(store);
-        for &(at, length) in &self.entropy {
+        for &(at, length) in &self.manifest.entropy {
             if let Some(words) = bytes
                 .get_mut(at as usize..)
                 .and_then(|rest| rest.get_mut(..length as usize))

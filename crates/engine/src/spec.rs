@@ -14,7 +14,7 @@ pub struct AppSpec {
     pub sys_path: Vec<String>,
     /// Guest folders added to `sys.path` behind those, whose `.pth` files count: a virtual environment's site-packages.
     pub site_dirs: Vec<String>,
-    /// Folders of the host that the guest sees.
+    /// Folders of the host that the guest sees, the app's own first.
     pub mounts: Vec<Mount>,
     /// The whole of `os.environ`.
     pub env: Vec<(String, String)>,
@@ -24,6 +24,8 @@ pub struct AppSpec {
     pub isolation: Isolation,
     /// Paths asked for by GET before the snapshot is taken, so that what a first request imports and caches is in it.
     pub warmup: Vec<String>,
+    /// Whether the snapshot is kept on disk, and taken from there by the next start.
+    pub snapshot_cache: bool,
     /// What each instance and request may use.
     pub limits: Limits,
 }

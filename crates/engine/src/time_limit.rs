@@ -86,7 +86,7 @@ pub(crate) fn strike(store: &mut StoreContextMut<'_, Guest>) {
 }
 
 /// Where CPython looks for signals; see ABI.md, "The time limit".
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InterruptWords {
     pub(crate) tripped: u32,
     pub(crate) is_tripped: u32,

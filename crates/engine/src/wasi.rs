@@ -7,6 +7,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder, WasiView};
 
 use crate::abi::errno;
+use crate::clock::Clock;
 use crate::guest::Guest;
 use crate::host::slice_mut;
 use crate::spec::Mount;
@@ -35,6 +36,7 @@ pub struct MountError {
 pub(crate) fn context<'a>(
     mounts: impl IntoIterator<Item = &'a Mount>,
     env: &[(String, String)],
+    clock: Clock,
     streams: Streams,
 ) -> Result<WasiP1Ctx, MountError> {
     let mut builder = WasiCtxBuilder::new();
@@ -42,7 +44,7 @@ pub(crate) fn context<'a>(
     builder
         .allow_blocking_current_thread(true)
         .envs(env)
-        .monotonic_clock(Monotonic(process_start()));
+        .monotonic_clock(clock);
     match streams {
         Streams::Log(log) => {
             builder.stdout(log.stream(0)).stderr(log.stream(1));
@@ -82,22 +84,14 @@ pub(crate) fn is_untouched(context: &mut WasiP1Ctx) -> bool {
     probe.is_err()
 }
 
-/// The guest's monotonic clock counts from the start of this process, for every instance alike.
-struct Monotonic(Instant);
-
-impl HostMonotonicClock for Monotonic {
+impl HostMonotonicClock for Clock {
     fn resolution(&self) -> u64 {
         1
     }
 
     fn now(&self) -> u64 {
-        nanoseconds(self.0.elapsed())
+        nanoseconds(Clock::now(*self))
     }
-}
-
-fn process_start() -> Instant {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    *START.get_or_init(Instant::now)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -148,8 +142,8 @@ async fn poll_oneoff(
     }
     let bytes = slice_mut(&mut caller, subscriptions, count * SUBSCRIPTION as i32)?;
     let asked: Vec<Subscription> = bytes.chunks_exact(SUBSCRIPTION).map(Subscription::read).collect();
-    let now = Instant::now();
-    let due: Vec<Option<Instant>> = asked.iter().map(|it| it.due(now)).collect();
+    let (clock, now) = (caller.data().clock, Instant::now());
+    let due: Vec<Option<Instant>> = asked.iter().map(|it| it.due(clock, now)).collect();
     // Past what a clock can hold is as good as never; the request's own limit comes first.
     let first = due.iter().flatten().min().copied();
     let wait = async {
@@ -199,7 +193,7 @@ impl Subscription {
     }
 
     /// When it is ready; `None` for later than this machine can count.
-    fn due(&self, now: Instant) -> Option<Instant> {
+    fn due(&self, clock: Clock, now: Instant) -> Option<Instant> {
         if self.kind != CLOCK {
             return Some(now);
         }
@@ -211,7 +205,7 @@ impl Subscription {
             let wall = SystemTime::UNIX_EPOCH.checked_add(timeout)?;
             return now.checked_add(wall.duration_since(SystemTime::now()).unwrap_or_default());
         }
-        process_start().checked_add(timeout)
+        clock.when(timeout)
     }
 
     fn event(&self) -> [u8; EVENT] {
@@ -227,6 +221,7 @@ impl Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Moment;
 
     fn clock(id: u32, timeout: u64, flags: u16) -> Subscription {
         let mut bytes = [0; SUBSCRIPTION];
@@ -241,32 +236,42 @@ mod tests {
     fn a_relative_timeout_counts_from_now_on_any_clock() {
         let now = Instant::now();
         for id in [0, 1] {
-            assert_eq!(clock(id, 5_000, 0).due(now), Some(now + Duration::from_micros(5)));
+            assert_eq!(
+                clock(id, 5_000, 0).due(Clock::of_process(), now),
+                Some(now + Duration::from_micros(5))
+            );
         }
     }
 
     #[test]
     fn an_absolute_timeout_is_a_moment_of_its_clock() {
-        let now = process_start() + Duration::from_secs(1);
-        let in_a_minute = nanoseconds(process_start().elapsed()) + 60_000_000_000;
-        let wait = clock(1, in_a_minute, ABSOLUTE).due(now).expect("near") - now;
-        assert!(
-            wait > Duration::from_secs(59) && wait < Duration::from_secs(61),
-            "{wait:?}"
-        );
-        assert!(clock(1, 0, ABSOLUTE).due(now).expect("past") <= now);
+        let resumed = Clock::since(Moment {
+            monotonic: Duration::from_secs(90_000),
+            wall: Duration::ZERO,
+        });
+        for its in [Clock::of_process(), resumed] {
+            let now = Instant::now();
+            let in_a_minute = nanoseconds(its.now()) + 60_000_000_000;
+            let wait = clock(1, in_a_minute, ABSOLUTE).due(its, now).expect("near") - now;
+            assert!(
+                wait > Duration::from_secs(59) && wait < Duration::from_secs(61),
+                "{wait:?}"
+            );
+            assert!(clock(1, 0, ABSOLUTE).due(its, now).expect("past") <= now);
+        }
 
+        let (its, now) = (Clock::of_process(), Instant::now());
         let wall = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .expect("after 1970");
         let wait = clock(0, nanoseconds(wall) + 60_000_000_000, ABSOLUTE)
-            .due(now)
+            .due(its, now)
             .expect("near")
             - now;
         assert!(
             wait > Duration::from_secs(59) && wait < Duration::from_secs(61),
             "{wait:?}"
         );
-        assert_eq!(clock(0, 0, ABSOLUTE).due(now), Some(now));
+        assert_eq!(clock(0, 0, ABSOLUTE).due(its, now), Some(now));
     }
 }

@@ -155,6 +155,7 @@ pub(crate) fn site(code: &str, change: impl FnOnce(&mut AppSpec)) -> Site {
         working_dir: "/app".into(),
         isolation: Isolation::Request,
         warmup: vec![],
+        snapshot_cache: false,
         limits: Limits {
             grace: Duration::from_millis(500),
             ..Limits::default()

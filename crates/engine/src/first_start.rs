@@ -1,0 +1,321 @@
+//! An app's first start: its snapshot is taken from the image cache, or the app is imported and warmed up for one.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::app::{App, Raw, StartError};
+use crate::exchange::Failure;
+use crate::guest::begin;
+use crate::image_cache::{ImageCache, StoredImage};
+use crate::image_key::{Ingredients, NoKey};
+use crate::snapshot::Snapshot;
+use crate::spec::Isolation;
+use crate::time_limit::TimeLimit;
+use crate::{abi, warmup};
+
+/// Why an app's image is not on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStored {
+    /// The app holds files open after its import; the text is its log's, and names them.
+    #[error("the app cannot have an image: {0}")]
+    FilesOpen(String),
+    /// The folder for images cannot be used.
+    #[error("images cannot be kept in {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the app is made of cannot be told.
+    #[error("{0}")]
+    Ingredients(String),
+    /// A file was changed while the app was being imported.
+    #[error("{} changed while the app was being imported", .0.display())]
+    Changed(PathBuf),
+    /// It could not be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The image's file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl From<NoKey> for NotStored {
+    fn from(error: NoKey) -> Self {
+        Self::Ingredients(error.to_string())
+    }
+}
+
+/// Why [`App::build_image`] did not leave an image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The app did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It did, but there is no image of it.
+    #[error(transparent)]
+    NotStored(#[from] NotStored),
+}
+
+/// How an app came by its snapshot.
+pub(crate) struct FirstStart {
+    /// `None` if the app cannot be copied.
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    /// What became of its image.
+    stored: Result<StoredImage, NotStored>,
+}
+
+impl App {
+    /// Sees to it that the app's image is on disk, for the next start: leaves it if it is up to date, and makes it
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`BuildError`]; what the app said is in its log.
+    pub async fn build_image(&self) -> Result<StoredImage, BuildError> {
+        Ok(self.find_or_make().await?.stored?)
+    }
+
+    /// What all of the app's instances are copies of; `None` if it cannot be copied.
+    pub(crate) async fn first_snapshot(&self) -> Result<Option<Arc<Snapshot>>, StartError> {
+        if !self.spec().snapshot_cache {
+            return self.import().await.map(|imported| imported.ok());
+        }
+        let first = self.find_or_make().await?;
+        if let Err(why) = first.stored {
+            self.say(&format!("its image is not kept: {why}"));
+        }
+        Ok(first.snapshot)
+    }
+
+    async fn find_or_make(&self) -> Result<FirstStart, StartError> {
+        let cached = ImageCache::open(self.engine(), self.spec())
+            .map_err(|source| NotStored::Folder {
+                path: ImageCache::path(self.engine()),
+                source,
+            })
+            .and_then(|cache| Ok((cache, Ingredients::look(self.engine(), self.spec())?)));
+        let (cache, mut before) = match cached {
+            Ok(cached) => cached,
+            Err(why) => return Ok(FirstStart::of(self.import().await?, |_| Err(why))),
+        };
+        let key = before.key();
+        match cache.find(key) {
+            Ok(Some(snapshot)) => {
+                let stored = cache.stored(key, false).map_err(|source| NotStored::Write {
+                    path: cache.file(key),
+                    source,
+                });
+                return Ok(FirstStart {
+                    snapshot: Some(Arc::new(snapshot)),
+                    stored,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => self.say(&format!("{}: {error}; making it anew", cache.file(key).display())),
+        }
+        self.say("importing the app to make its image, for this start and the next ones");
+        if !before.is_settled() {
+            tokio::time::sleep(Ingredients::SETTLE).await;
+            before = match Ingredients::look(self.engine(), self.spec()) {
+                Ok(before) => before,
+                Err(why) => return Ok(FirstStart::of(self.import().await?, |_| Err(why.into()))),
+            };
+        }
+        let imported = self.import().await?;
+        Ok(FirstStart::of(imported, |snapshot| {
+            let after = Ingredients::look(self.engine(), self.spec())?;
+            if let Some(changed) = after.difference(&before) {
+                return Err(NotStored::Changed(changed));
+            }
+            let key = after.key();
+            cache.store(key, snapshot).map_err(|source| NotStored::Write {
+                path: cache.file(key),
+                source,
+            })
+        }))
+    }
+
+    /// Imports the app and takes its snapshot. Of one that cannot be copied, the line that says why.
+    async fn import(&self) -> Result<Result<Arc<Snapshot>, String>, StartError> {
+        let mut raw = self.load().await?;
+        self.warm_up(&mut raw).await?;
+        // A warm-up request has left its own, shorter limit.
+        raw.store.data_mut().limit = self.start_limit();
+        let rewinds = i32::from(self.spec().isolation == Isolation::Request);
+        let sealed = self.call(&mut raw, abi::SEAL, rewinds).await?;
+        raw.log.mark(None);
+        match self.judge(&mut raw, sealed)? {
+            abi::FILES_OPEN => return Ok(Err(raw.log.last_line())),
+            abi::OK => {}
+            _ => return Err(StartError::Import(raw.log.last_line())),
+        }
+        let snapshot = Snapshot::take(&mut raw.store, &raw.instance).map_err(StartError::Snapshot)?;
+        Ok(Ok(Arc::new(snapshot)))
+    }
+
+    /// Gives the app its warm-up requests. One that the app answers with an error is told to the log; one that kills the
+    /// instance is the end of the start.
+    async fn warm_up(&self, raw: &mut Raw) -> Result<(), StartError> {
+        let spec = self.spec();
+        for path in &spec.warmup {
+            for _ in 0..warmup::ROUNDS {
+                let (request, outcome) = warmup::request(path);
+                let limit = TimeLimit::new(spec.limits.time, spec.limits.grace);
+                let length = begin(raw.store.data_mut(), request, limit) as i32;
+                let handled = self.call(raw, abi::HANDLE, length).await?;
+                let exchange = raw.store.data_mut().exchange.take();
+                if let (Ok(code), Some(mut exchange)) = (&handled, exchange)
+                    && *code != abi::OK
+                {
+                    exchange.fail(Failure::App);
+                }
+                raw.log.mark(None);
+                self.judge(raw, handled)?;
+                if let Some(problem) = outcome.problem() {
+                    self.say(&format!("warmup {path}: {problem}"));
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FirstStart {
+    fn of(
+        imported: Result<Arc<Snapshot>, String>,
+        store: impl FnOnce(&Snapshot) -> Result<StoredImage, NotStored>,
+    ) -> Self {
+        match imported {
+            Ok(snapshot) => Self {
+                stored: store(&snapshot),
+                snapshot: Some(snapshot),
+            },
+            Err(files) => Self {
+                stored: Err(NotStored::FilesOpen(files)),
+                snapshot: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::image_file;
+    use crate::spec::{AppSpec, Entry, Limits, Mount};
+    use crate::{AppLog, Engine, PythonFiles};
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<String>>);
+
+    impl AppLog for Lines {
+        fn line(&self, _: Option<&str>, text: &str) {
+            self.0.lock().expect("log").push(text.to_owned());
+        }
+    }
+
+    impl Lines {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut self.0.lock().expect("log"))
+        }
+    }
+
+    fn app(engine: &Engine, root: &Path, lines: &Arc<Lines>) -> App {
+        let spec = AppSpec {
+            name: "clocks".into(),
+            entry: Entry::Module {
+                module: "app".into(),
+                callable: "app".into(),
+            },
+            sys_path: vec!["/app".into()],
+            site_dirs: vec![],
+            mounts: vec![Mount {
+                host: root.to_owned(),
+                guest: "/app".into(),
+                write: false,
+            }],
+            env: vec![],
+            working_dir: "/app".into(),
+            isolation: Isolation::Request,
+            warmup: vec![],
+            snapshot_cache: true,
+            limits: Limits::default(),
+        };
+        engine.app(spec, lines.clone()).expect("app")
+    }
+
+    /// Tells, in each copy, what has passed since the import, and how long a sleep of 50 ms is.
+    const CODE: &str = r#"
+import time, wasgi
+born = time.monotonic()
+print("imported")
+
+@wasgi.after_restore
+def tell():
+    now = time.monotonic()
+    time.sleep(0.05)
+    print(now - born, time.monotonic() - now)
+
+def app(environ, start_response):
+    pass
+"#;
+
+    #[tokio::test]
+    async fn a_guests_clock_goes_on_after_hours_on_disk() {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let python = PythonFiles::open(&target.join("python")).expect("`make python` has built the guest");
+        let engine = Engine::new(&python, &target.join("test-cache"), &mut |_| ()).expect("engine");
+        let root = tempfile::tempdir().expect("folder");
+        std::fs::write(root.path().join("app.py"), CODE).expect("app.py");
+        let lines = Arc::new(Lines::default());
+
+        let image = app(&engine, root.path(), &lines)
+            .build_image()
+            .await
+            .expect("builds");
+        assert!(image.new && lines.take().contains(&"imported".to_owned()));
+
+        // As if it had been made five hours ago, by a process that was a day old then.
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&image.path)
+            .expect("image");
+        let mut key = [0; 16];
+        file.read_exact_at(&mut key, 12).expect("key");
+        let key = crate::image_key::Key(u128::from_le_bytes(key));
+        // SAFETY: the file is written again below, with the same memory.
+        let mut snapshot = unsafe { image_file::read(file.try_clone().expect("dup"), key) }.expect("reads");
+        snapshot.manifest.taken.wall -= 5 * hour;
+        snapshot.manifest.taken.monotonic += day;
+        image_file::write(&file, key, &snapshot).expect("writes");
+        drop(snapshot);
+
+        let again = app(&engine, root.path(), &lines);
+        for _ in 0..2 {
+            let mut instance = again.start().await.expect("starts");
+            instance.rewind(true).await.expect("rewinds");
+        }
+        std::fs::remove_file(&image.path).expect("rm");
+        let told = lines.take();
+        assert_eq!(told.len(), 4, "{told:?}");
+        for line in told {
+            let (passed, slept) = line.split_once(' ').expect("two numbers");
+            let number = |text: &str| text.parse::<f64>().expect("a number");
+            let expected = (day + 5 * hour).as_secs_f64();
+            assert!((expected..expected + 60.0).contains(&number(passed)), "{line}");
+            assert!((0.05..30.0).contains(&number(slept)), "{line}");
+        }
+    }
+}

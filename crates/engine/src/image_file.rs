@@ -1,0 +1,365 @@
+//! An image as a file.
+//!
+//! ```text
+//!   0                                             64 KiB - 16    64 KiB
+//!   | magic, format, key, length, manifest, zeros | checksum     | memory: |aaaa|    |cccc|  zero pages are holes
+//! ```
+//!
+//! Numbers are little-endian. The checksum is over the header before it and, with its place, each page that is not zero.
+//! The memory begins on a page of any size that Linux has, so that it can be mapped from the file as it is.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::SeekFrom;
+use twox_hash::XxHash3_128;
+
+use crate::clock::{Clock, Moment};
+use crate::guest_module::WASM_PAGE;
+use crate::image::{Image, PAGE, used_pages};
+use crate::image_key::Key;
+use crate::snapshot::{MAX_ENTROPY, Manifest, Snapshot};
+use crate::time_limit::InterruptWords;
+
+const MAGIC: [u8; 8] = *b"wasgiimg";
+
+/// Changes with the layout, and with what the host expects of a memory.
+const FORMAT: u32 = 1;
+
+/// Where the memory begins.
+const HEADER: usize = 64 << 10;
+
+/// Where in the header the checksum is.
+const CHECKSUM: usize = HEADER - 16;
+
+/// How much is read at a time.
+const PIECE: usize = 256 << 10;
+
+/// Why a file cannot be used as an image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("it is not an image")]
+    Other,
+    #[error("it was written by another version of wasgi")]
+    Format,
+    #[error("damaged: it has {found} bytes, not {expected}")]
+    Length { found: u64, expected: u64 },
+    #[error("damaged: its checksum is not the one noted")]
+    Checksum,
+    #[error("it is the image of another state of the app")]
+    Key,
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Writes a snapshot into an empty file.
+pub(crate) fn write(file: &File, key: Key, snapshot: &Snapshot) -> io::Result<()> {
+    let memory = snapshot.image.bytes();
+    let mut header = header(key, memory.len(), &snapshot.manifest);
+    let mut checksum = Checksum::new(&header);
+    file.set_len((HEADER + memory.len()) as u64)?;
+    for (at, page) in used_pages(memory) {
+        checksum.page(at, page);
+        file.write_all_at(page, (HEADER + at) as u64)?;
+    }
+    header.extend(checksum.0.finish_128().to_le_bytes());
+    file.write_all_at(&header, 0)
+}
+
+/// The snapshot that a file holds. All of the file has been read and checked then.
+///
+/// # Errors
+/// [`Unusable`].
+///
+/// # Safety
+/// Nobody changes or cuts the file as long as the snapshot's image, or a memory made from it, is alive.
+pub(crate) unsafe fn read(file: File, key: Key) -> Result<Snapshot, Unusable> {
+    let mut header = vec![0; HEADER];
+    file.read_exact_at(&mut header, 0)
+        .map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => Unusable::Other,
+            _ => Unusable::System(error),
+        })?;
+    let mut fields = Fields(&header);
+    if fields.take() != MAGIC {
+        return Err(Unusable::Other);
+    }
+    if u32::from_le_bytes(fields.take()) != FORMAT {
+        return Err(Unusable::Format);
+    }
+    let noted_key = Key(u128::from_le_bytes(fields.take()));
+    let length = u64::from_le_bytes(fields.take());
+    let expected = length.saturating_add(HEADER as u64);
+    let found = file.metadata()?.len();
+    if found != expected {
+        return Err(Unusable::Length { found, expected });
+    }
+    let mut checksum = Checksum::new(&header[..CHECKSUM]);
+    add_pages(&mut checksum, &file, found)?;
+    if checksum.0.finish_128().to_le_bytes() != header[CHECKSUM..] {
+        return Err(Unusable::Checksum);
+    }
+    if noted_key != key {
+        return Err(Unusable::Key);
+    }
+    let manifest = fields.manifest();
+    let length = usize::try_from(length).map_err(|_| Unusable::Other)?;
+    if length == 0 || length % WASM_PAGE != 0 {
+        return Err(Unusable::Other);
+    }
+    // SAFETY: the file has this length, as was just seen; that it stays as it is, the caller answers for.
+    let image = unsafe { Image::of_file(file.into(), HEADER as u64, length)? };
+    Ok(Snapshot {
+        image: Arc::new(image),
+        clock: Clock::since(manifest.taken),
+        manifest,
+    })
+}
+
+/// The header up to its checksum.
+fn header(key: Key, length: usize, manifest: &Manifest) -> Vec<u8> {
+    let Manifest {
+        stack_pointer,
+        interrupt_words,
+        entropy,
+        taken,
+    } = manifest;
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend(MAGIC);
+    header.extend(FORMAT.to_le_bytes());
+    header.extend(key.0.to_le_bytes());
+    header.extend((length as u64).to_le_bytes());
+    header.extend(stack_pointer.to_le_bytes());
+    for time in [taken.monotonic, taken.wall] {
+        header.extend(time.as_secs().to_le_bytes());
+        header.extend(time.subsec_nanos().to_le_bytes());
+    }
+    let words = interrupt_words.map(|it| [it.tripped, it.is_tripped, it.eval_breaker, it.bit]);
+    header.extend(u32::from(words.is_some()).to_le_bytes());
+    for word in words.unwrap_or_default() {
+        header.extend(word.to_le_bytes());
+    }
+    assert!(
+        entropy.len() <= MAX_ENTROPY,
+        "the host takes no more from a guest"
+    );
+    header.extend((entropy.len() as u32).to_le_bytes());
+    for (at, length) in entropy {
+        header.extend(at.to_le_bytes());
+        header.extend(length.to_le_bytes());
+    }
+    header.resize(CHECKSUM, 0);
+    header
+}
+
+/// The header's fields, in their order.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_first_chunk().expect("the header holds all fields");
+        self.0 = rest;
+        *field
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn time(&mut self) -> Duration {
+        Duration::new(u64::from_le_bytes(self.take()), self.number())
+    }
+
+    fn manifest(mut self) -> Manifest {
+        let stack_pointer = i32::from_le_bytes(self.take());
+        let taken = Moment {
+            monotonic: self.time(),
+            wall: self.time(),
+        };
+        let there = self.number() == 1;
+        let [tripped, is_tripped, eval_breaker, bit] = [(); 4].map(|()| self.number());
+        let count = (self.number() as usize).min(MAX_ENTROPY);
+        Manifest {
+            stack_pointer,
+            interrupt_words: there.then_some(InterruptWords {
+                tripped,
+                is_tripped,
+                eval_breaker,
+                bit,
+            }),
+            entropy: (0..count).map(|_| (self.number(), self.number())).collect(),
+            taken,
+        }
+    }
+}
+
+struct Checksum(XxHash3_128);
+
+impl Checksum {
+    fn new(header: &[u8]) -> Self {
+        let mut checksum = XxHash3_128::new();
+        checksum.write(header);
+        Self(checksum)
+    }
+
+    fn page(&mut self, at: usize, page: &[u8]) {
+        self.0.write(&(at as u64).to_le_bytes());
+        self.0.write(page);
+    }
+}
+
+/// Adds the memory of a file of `end` bytes to the checksum. Holes are passed over: they are zero, as no page in the
+/// checksum is.
+///
+/// It is read rather than mapped: a disk that fails is an error here, and the end of the process there.
+fn add_pages(checksum: &mut Checksum, file: &File, end: u64) -> io::Result<()> {
+    let page = |at: u64| at - at % PAGE as u64;
+    let mut piece = vec![0; PIECE];
+    let mut at = HEADER as u64;
+    while at < end {
+        let data = match rustix::fs::seek(file.as_fd(), SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let hole = rustix::fs::seek(file.as_fd(), SeekFrom::Hole(data))?;
+        at = page(data);
+        let stop = page(hole.saturating_add(PAGE as u64 - 1)).min(end);
+        while at < stop {
+            let piece = &mut piece[..PIECE.min((stop - at) as usize)];
+            file.read_exact_at(piece, at)?;
+            for (inside, bytes) in used_pages(piece) {
+                checksum.page(at as usize - HEADER + inside, bytes);
+            }
+            at += piece.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const KEY: Key = Key(0x1234);
+
+    fn snapshot() -> Snapshot {
+        let parts = [(5, &b"hello"[..]), (9 * PAGE, b"x"), (2 * WASM_PAGE - 1, b"z")];
+        let manifest = Manifest {
+            stack_pointer: -7,
+            interrupt_words: Some(InterruptWords {
+                tripped: 1,
+                is_tripped: 2,
+                eval_breaker: 3,
+                bit: 4,
+            }),
+            entropy: (0..MAX_ENTROPY as u32).map(|it| (it * 3, it)).collect(),
+            taken: Moment {
+                monotonic: Duration::new(5, 6),
+                wall: Duration::new(7, 8),
+            },
+        };
+        Snapshot {
+            image: Arc::new(Image::of_parts(2 * WASM_PAGE, parts).expect("image")),
+            manifest,
+            clock: Clock::of_process(),
+        }
+    }
+
+    fn written() -> File {
+        let file = tempfile::tempfile().expect("file");
+        write(&file, KEY, &snapshot()).expect("writes");
+        file
+    }
+
+    fn open(file: &File) -> Result<Snapshot, Unusable> {
+        // SAFETY: what this returns is gone before the file is changed.
+        unsafe { read(file.try_clone().expect("dup"), KEY) }
+    }
+
+    fn said(file: &File) -> String {
+        open(file).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (file, snapshot) = (written(), snapshot());
+        let read = open(&file).expect("reads");
+        assert_eq!(read.image.bytes(), snapshot.image.bytes());
+        assert_eq!(read.manifest, snapshot.manifest);
+        // Only used pages, and the header, take room.
+        let blocks = file.metadata().expect("metadata").blocks() * 512;
+        assert!(blocks <= (HEADER + 3 * PAGE) as u64, "{blocks}");
+    }
+
+    #[test]
+    fn any_changed_byte_is_found() {
+        let file = written();
+        let length = file.metadata().expect("metadata").len();
+        // The fields, the zeros behind them, the checksum, used pages, and holes.
+        let fields = (0..200)
+            .chain([HEADER as u64 - 100])
+            .chain(CHECKSUM as u64..HEADER as u64);
+        let memory = (0..length - HEADER as u64)
+            .step_by(1009)
+            .map(|at| at + HEADER as u64);
+        for at in fields.chain(memory).chain([length - 1]) {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).expect("reads");
+            file.write_all_at(&[byte[0] ^ 0x40], at).expect("writes");
+            assert!(open(&file).is_err(), "at {at}");
+            file.write_all_at(&byte, at).expect("writes");
+        }
+        open(&file).expect("as it was");
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_not_taken() {
+        let file = written();
+        let length = file.metadata().expect("metadata").len();
+        for other in [
+            length - 1,
+            length + 1,
+            length - WASM_PAGE as u64,
+            length + WASM_PAGE as u64,
+        ] {
+            file.set_len(other).expect("set_len");
+            assert!(said(&file).starts_with("damaged: it has "), "{other}");
+        }
+        for short in [0, 1, 100, HEADER as u64 - 1] {
+            file.set_len(short).expect("set_len");
+            assert_eq!(said(&file), "it is not an image", "{short}");
+        }
+    }
+
+    #[test]
+    fn the_image_of_something_else_is_not_taken() {
+        let file = tempfile::tempfile().expect("file");
+        write(&file, Key(KEY.0 + 1), &snapshot()).expect("writes");
+        assert_eq!(said(&file), "it is the image of another state of the app");
+        file.write_all_at(&(FORMAT + 1).to_le_bytes(), MAGIC.len() as u64)
+            .expect("writes");
+        assert_eq!(said(&file), "it was written by another version of wasgi");
+    }
+
+    #[test]
+    fn a_page_in_another_place_is_found() {
+        let file = written();
+        let mut pages = [[0; PAGE]; 2];
+        for (index, page) in pages.iter_mut().enumerate() {
+            file.read_exact_at(page, (HEADER + index * 9 * PAGE) as u64)
+                .expect("reads");
+        }
+        for (index, page) in pages.iter().rev().enumerate() {
+            file.write_all_at(page, (HEADER + index * 9 * PAGE) as u64)
+                .expect("writes");
+        }
+        assert_eq!(said(&file), "damaged: its checksum is not the one noted");
+    }
+}
