@@ -84,6 +84,7 @@ fn hello() -> App {
             mount(&folder.join("packages"), "/packages"),
         ],
         env: vec![],
+        secrets: vec![],
         working_dir: "/app".into(),
         isolation: Isolation::Request,
         warmup: vec![],

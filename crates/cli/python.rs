@@ -73,6 +73,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .map_or("/tmp".to_owned(), |grant| grant.guest.clone()),
         mounts: spec::grants(&options.files).collect(),
         env: options.env,
+        secrets: Vec::new(),
         isolation: Isolation::default(),
         warmup: Vec::new(),
         snapshot_cache: false,

@@ -58,6 +58,14 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
         site_dirs,
         mounts,
         env: app.env.clone(),
+        secrets: app
+            .secrets
+            .iter()
+            .map(|secret| wasgi_engine::Secret {
+                name: secret.name.clone(),
+                value: secret.value.clone(),
+            })
+            .collect(),
         working_dir: ROOT.to_owned(),
         isolation: match app.isolation {
             wasgi_config::Isolation::Worker => Isolation::Worker,
@@ -134,6 +142,10 @@ mod tests {
                 verify_rewind: false,
                 snapshot_cache: false,
                 env: vec![("A".to_owned(), "b".to_owned())],
+                secrets: vec![wasgi_config::Secret {
+                    name: "KEY".to_owned(),
+                    value: "hush".to_owned(),
+                }],
             },
             listen: Listen { http: Vec::new() },
             limits: wasgi_config::Limits::default(),
@@ -172,5 +184,14 @@ mod tests {
             ]
         );
         assert_eq!((spec.working_dir.as_str(), spec.env.len()), ("/app", 1));
+        assert_eq!(
+            (spec.secrets[0].name.as_str(), spec.secrets[0].value.as_str()),
+            ("KEY", "hush")
+        );
+        let shown = format!("{config:?} {spec:?}");
+        assert!(
+            shown.contains("Secret(KEY)") && !shown.contains("hush"),
+            "{shown}"
+        );
     }
 }

@@ -40,7 +40,7 @@ int32_t host_file_lock_test(int64_t device, int64_t inode, int64_t start, int64_
 /* Exports. */
 WASGI_EXPORT("wasgi_start") int32_t wasgi_start(int32_t block_length);
 WASGI_EXPORT("wasgi_seal") int32_t wasgi_seal(int32_t rewinds);
-WASGI_EXPORT("wasgi_restored") int32_t wasgi_restored(void);
+WASGI_EXPORT("wasgi_restored") int32_t wasgi_restored(int32_t block_length);
 WASGI_EXPORT("wasgi_handle") int32_t wasgi_handle(int32_t block_length);
 WASGI_EXPORT("wasgi_main") int32_t wasgi_main(int32_t block_length);
 

@@ -129,17 +129,21 @@ int32_t wasgi_seal(int32_t rewinds)
     return outcome;
 }
 
-int32_t wasgi_restored(void)
+int32_t wasgi_restored(int32_t block_length)
 {
+    /* Where there are secrets, there is a hook. */
     if (wasgi_restore_hook() == NULL)
         return WASGI_OK;
-    PyObject *result = PyObject_CallNoArgs(wasgi_restore_hook());
-    if (result == NULL) {
+    PyObject *block = read_block(block_length);
+    PyObject *secrets = block == NULL ? NULL : block_to_list(contents(block));
+    PyObject *result = secrets == NULL ? NULL : PyObject_CallOneArg(wasgi_restore_hook(), secrets);
+    int32_t failed = result == NULL;
+    if (failed)
         PyErr_Print();
-        return WASGI_FAILED;
-    }
-    Py_DECREF(result);
-    return WASGI_OK;
+    Py_XDECREF(block);
+    Py_XDECREF(secrets);
+    Py_XDECREF(result);
+    return failed ? WASGI_FAILED : WASGI_OK;
 }
 
 int32_t wasgi_handle(int32_t block_length)

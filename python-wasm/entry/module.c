@@ -18,7 +18,8 @@ PyDoc_STRVAR(serve_doc,
              "Has requests answered by application from now on. Each gets a copy of environ with what is its own, an input()\n"
              "as wsgi.input, and log_exception(error) for what leaves the application.");
 
-PyDoc_STRVAR(on_restore_doc, "on_restore(function)\n\nCalls function() in each copy of the snapshot, before any request.");
+PyDoc_STRVAR(on_restore_doc, "on_restore(function)\n\n"
+             "Calls function(secrets) in each instance, before any request; they are (name, value) pairs.");
 
 static PyObject *on_restore(PyObject *module, PyObject *function)
 {

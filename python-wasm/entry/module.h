@@ -7,7 +7,7 @@
 /* Makes the module; given to PyImport_AppendInittab. */
 PyObject *PyInit__wasgi(void);
 
-/* The function that _wasgi.on_restore() was given: called in each copy of a snapshot. Borrowed; NULL if there is none. */
+/* The function that _wasgi.on_restore() was given: called with the secrets in each instance. Borrowed; NULL if there is none. */
 PyObject *wasgi_restore_hook(void);
 
 /* _wasgi.settle(), in settle.c. */

@@ -1,5 +1,6 @@
 //! The configuration as it is meant: paths resolved, units converted, defaults filled in.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,8 +44,25 @@ pub struct App {
     pub verify_rewind: bool,
     /// Whether the app's snapshot is kept on disk for the next start.
     pub snapshot_cache: bool,
-    /// The whole of the app's environment.
+    /// The app's environment, but for the secrets.
     pub env: Vec<(String, String)>,
+    /// Its variables that are `secret = true`.
+    pub secrets: Vec<Secret>,
+}
+
+/// A variable whose value does not show in debug output.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// As the app sees it.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.name)
+    }
 }
 
 /// How much of one request the next may see.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use address::{Address, AddressError};
-pub use config::{App, Config, Entry, Grant, Isolation, Limits, Listen};
+pub use config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
 pub use limits::{LIMITS, LimitKey};
 pub use overrides::Overrides;
 pub use problem::Errors;
@@ -82,7 +82,7 @@ pub fn load_without_app(overrides: &Overrides) -> Result<WithoutApp, Errors> {
         .into_iter()
         .map(|(grant, _)| grant)
         .collect();
-    let env = resolver.environment(&raw);
+    let (env, _) = resolver.environment(&raw);
     let limits = resolver.limits(&raw);
     match resolver.problems.is_empty() {
         true => Ok(WithoutApp { files, env, limits }),

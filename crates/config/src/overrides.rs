@@ -2,7 +2,7 @@
 
 use crate::limits::{LimitKey, Typed};
 use crate::problem::{At, Place, Problem};
-use crate::raw::{Raw, RawGrant};
+use crate::raw::{Raw, RawGrant, RawVariable};
 
 /// What options say, as typed; paths are relative to the current folder. All empty: the file alone counts.
 #[derive(Clone, Debug, Default)]
@@ -98,8 +98,11 @@ impl Overrides {
         for typed in &self.env {
             match typed.split_once('=') {
                 Some((name, value)) => {
+                    // Another value for a secret is as secret.
+                    let secret = raw.env.iter().any(|(other, it)| other == name && it.secret);
                     raw.env.retain(|(other, _)| other != name);
-                    raw.env.push((name.to_owned(), at("--env", value.to_owned())));
+                    let value = at("--env", value.to_owned());
+                    raw.env.push((name.to_owned(), RawVariable { value, secret }));
                 }
                 None => problems.push(at("--env", ()).problem(
                     format!("`{typed}` has no value"),

@@ -8,7 +8,7 @@ use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::problem::{At, Place, Problem};
 
 /// What was typed, from the file and from options.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Raw {
     pub name: Option<At<String>>,
     pub root: Option<At<String>>,
@@ -23,7 +23,7 @@ pub(crate) struct Raw {
     pub warmup: Vec<At<String>>,
     pub verify_rewind: bool,
     pub snapshot_cache: bool,
-    pub env: Vec<(String, At<String>)>,
+    pub env: Vec<(String, RawVariable)>,
     pub http: Option<Vec<At<String>>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
@@ -31,6 +31,12 @@ pub(crate) struct Raw {
     pub app_line: Option<usize>,
     /// Keys whose value had the wrong type: typed, so not to be called missing.
     pub spoilt: Vec<String>,
+}
+
+/// One line of `[app.env]`. Not to be shown, since it may be secret.
+pub(crate) struct RawVariable {
+    pub value: At<String>,
+    pub secret: bool,
 }
 
 /// One line of `[files]`.
@@ -210,8 +216,8 @@ impl Reader<'_> {
                 DeValue::Table(entries) => {
                     for (name, value) in entries {
                         let name = name.get_ref().as_ref();
-                        if let Some(text) = self.text(&format!("app.env.{name}"), value) {
-                            self.raw.env.push((name.to_owned(), text));
+                        if let Some(variable) = self.variable(&format!("app.env.{name}"), value) {
+                            self.raw.env.push((name.to_owned(), variable));
                         }
                     }
                 }
@@ -314,6 +320,45 @@ impl Reader<'_> {
                 .problems
                 .push(guest.problem("path is missing", "write { path = \"data\", write = true }")),
         }
+    }
+
+    /// `"text"`, or `{ value = "text", secret = true }`.
+    fn variable(&mut self, key: &str, value: &Value<'_>) -> Option<RawVariable> {
+        const EXAMPLE: &str = "write { value = \"${NAME}\", secret = true }";
+        let DeValue::Table(entries) = value.get_ref() else {
+            return self
+                .text(key, value)
+                .map(|value| RawVariable { value, secret: false });
+        };
+        let (mut text, mut secret, mut spoilt) = (None, false, false);
+        for (name, value) in entries {
+            match name.get_ref().as_ref() {
+                "value" => match value.get_ref() {
+                    DeValue::String(_) => text = self.text(&format!("{key}.value"), value),
+                    // As any text that is none, but the hint does not repeat it.
+                    _ => {
+                        self.wrong_type(
+                            &format!("{key}.value"),
+                            value,
+                            "a text",
+                            "write it in double quotes",
+                        );
+                        spoilt = true;
+                    }
+                },
+                "secret" => secret = self.flag(&format!("{key}.secret"), value),
+                other => {
+                    let at = self.at(&format!("{key}.{other}"), name, ());
+                    self.problems
+                        .push(at.problem("unknown key", "the keys here are value and secret"));
+                }
+            }
+        }
+        if text.is_none() && !spoilt {
+            let at = self.at(key, value, ());
+            self.problems.push(at.problem("value is missing", EXAMPLE));
+        }
+        text.map(|value| RawVariable { value, secret })
     }
 
     fn at<T, S>(&self, key: &str, spanned: &Spanned<S>, value: T) -> At<T> {

@@ -5,12 +5,15 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::address::{Address, UNIX_PATH_MAX};
-use crate::config::{App, Config, Entry, Grant, Isolation, Limits, Listen};
+use crate::config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
 use crate::problem::{At, Place, Problem};
-use crate::raw::{Raw, RawGrant};
+use crate::raw::{Raw, RawGrant, RawVariable};
 
 /// Where the app's code and the standard library are in the guest; a grant may not hide them.
 const TAKEN: &[&str] = &["/lib", "/path", "/venv"];
+
+/// What a secret may have in bytes: the guest gets it behind a 16-bit length.
+const SECRET_MAX: usize = u16::MAX as usize;
 
 /// Looks up a variable of the host's environment.
 pub(crate) type EnvLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -43,7 +46,7 @@ impl Resolver<'_> {
             .as_ref()
             .map_or(Some(Isolation::default()), |at| self.isolation(at));
         let warmup = self.warmup(raw);
-        let env = self.environment(raw);
+        let (env, secrets) = self.environment(raw);
         let http = self.addresses(raw);
         let limits = self.limits(raw);
         let files = self.grants(raw, &["/app", "/tmp"]);
@@ -80,6 +83,7 @@ impl Resolver<'_> {
                 verify_rewind: raw.verify_rewind,
                 snapshot_cache: raw.snapshot_cache,
                 env,
+                secrets,
             },
             listen: Listen { http },
             limits,
@@ -322,10 +326,10 @@ impl Resolver<'_> {
         }
     }
 
-    /// The app's environment, variables filled in.
-    pub(crate) fn environment(&mut self, raw: &Raw) -> Vec<(String, String)> {
-        let mut environment = Vec::new();
-        for (name, at) in &raw.env {
+    /// The app's environment, variables filled in: what is plain, and what is secret.
+    pub(crate) fn environment(&mut self, raw: &Raw) -> (Vec<(String, String)>, Vec<Secret>) {
+        let (mut plain, mut secrets) = (Vec::new(), Vec::new());
+        for (name, RawVariable { value: at, secret }) in &raw.env {
             if name.is_empty() || name.contains(['=', '\0']) {
                 self.problems.push(at.problem(
                     format!("`{}` is no name for a variable", name.escape_debug()),
@@ -345,11 +349,21 @@ impl Resolver<'_> {
                         "no environment can hold one: leave it out",
                     ));
                 }
-                Ok(value) => environment.push((name.clone(), value)),
+                Ok(value) if *secret && value.len().max(name.len()) > SECRET_MAX => {
+                    self.problems.push(at.problem(
+                        format!("a secret and its name have at most {SECRET_MAX} bytes each"),
+                        "keep it in a file, in a folder that [files] shows the app",
+                    ));
+                }
+                Ok(value) if *secret => secrets.push(Secret {
+                    name: name.clone(),
+                    value,
+                }),
+                Ok(value) => plain.push((name.clone(), value)),
                 Err((what, hint)) => self.problems.push(at.problem(what, hint)),
             }
         }
-        environment
+        (plain, secrets)
     }
 
     fn addresses(&mut self, raw: &Raw) -> Vec<Address> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wasgi_config::{Address, Config, Entry, Errors, Grant, Isolation, Limits, Overrides, load};
+use wasgi_config::{Address, Config, Entry, Errors, Grant, Isolation, Limits, Overrides, Secret, load};
 
 fn corpus(folder: &str) -> PathBuf {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -100,10 +100,23 @@ fn the_most_file_means_what_it_says() {
     assert_eq!(config.app.warmup, ["/", "/list?page=1"]);
     assert!(config.app.verify_rewind);
     assert!(config.app.snapshot_cache);
-    let env = [("GREETING", "hello ada"), ("LITERAL", "${CORPUS_NAME} costs $5")];
+    let env = [
+        ("GREETING", "hello ada"),
+        ("LITERAL", "${CORPUS_NAME} costs $5"),
+        ("PLAIN", "plain"),
+    ];
     assert_eq!(
         config.app.env,
         env.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    );
+    let secret = Secret {
+        name: "PASSWORD".to_owned(),
+        value: "hush ada".to_owned(),
+    };
+    assert_eq!(config.app.secrets, [secret]);
+    assert!(
+        !format!("{config:?}").contains("hush"),
+        "debug output shows a secret"
     );
     let socket = corpus("valid").join("hello.sock");
     let addresses = ["127.0.0.1:0", "[::1]:8000", &format!("unix:{}", socket.display())];

@@ -194,3 +194,32 @@ fn folders_can_be_granted_without_an_app() {
     });
     assert!(said.unwrap_err().to_string().starts_with("--dir: `/lib` "));
 }
+
+#[test]
+fn another_value_for_a_secret_is_as_secret() {
+    let folder = folder();
+    let toml = "[app]\nwsgi-file = \"wsgi.py\"\n[app.env]\nKEY = { value = \"file\", secret = true }\n";
+    fs::write(folder.path().join("app.toml"), toml).unwrap();
+    let config = with(
+        folder.path(),
+        &Overrides {
+            env: vec!["KEY=option".to_owned(), "PLAIN=plain".to_owned()],
+            ..Overrides::default()
+        },
+    )
+    .unwrap();
+    assert_eq!(config.app.env, [("PLAIN".to_owned(), "plain".to_owned())]);
+    assert_eq!(config.app.secrets[0].value, "option");
+}
+
+#[test]
+fn the_snapshot_cache_can_be_asked_for_by_an_option() {
+    let folder = folder();
+    for asked in [false, true] {
+        let overrides = Overrides {
+            snapshot_cache: asked,
+            ..Overrides::default()
+        };
+        assert_eq!(with(folder.path(), &overrides).unwrap().app.snapshot_cache, asked);
+    }
+}

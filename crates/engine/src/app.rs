@@ -18,7 +18,7 @@ use crate::lines::InstanceLog;
 use crate::locks::Locks;
 use crate::memory::with_image;
 use crate::snapshot::Snapshot;
-use crate::spec::{AppSpec, Entry, Mount};
+use crate::spec::{AppSpec, Entry, Mount, Secret};
 use crate::time_limit::TimeLimit;
 use crate::wasi::{self, MountError, Streams};
 use crate::{abi, block, host};
@@ -131,16 +131,21 @@ impl App {
     /// # Errors
     /// [`StartError`]; a traceback has gone to the app's log by then.
     pub async fn start(&self) -> Result<Instance, StartError> {
+        // Before an import that would be for nothing.
+        let secrets = secrets_block(self.spec())?;
         match self
             .shared
             .snapshot
             .get_or_try_init(|| self.first_snapshot())
             .await?
         {
-            Some(snapshot) => self.restore(snapshot).await,
+            Some(snapshot) => {
+                let raw = self.copy(snapshot).await?;
+                self.finish(raw, secrets, Some(snapshot.clone())).await
+            }
             None => {
                 let raw = self.load().await?;
-                self.finish(raw, None)
+                self.finish(raw, secrets, None).await
             }
         }
     }
@@ -188,8 +193,8 @@ impl App {
         }
     }
 
-    /// A copy of the snapshot.
-    async fn restore(&self, snapshot: &Arc<Snapshot>) -> Result<Instance, StartError> {
+    /// A copy of the snapshot. Nothing in it has run yet.
+    async fn copy(&self, snapshot: &Arc<Snapshot>) -> Result<Raw, StartError> {
         let log = InstanceLog::new(self.shared.log.clone());
         let limit = self.start_limit();
         let streams = Streams::Log(log.clone());
@@ -199,16 +204,24 @@ impl App {
         snapshot
             .restore(&mut raw.store, &raw.instance)
             .map_err(StartError::Wasmtime)?;
-        let restored = self.call(&mut raw, abi::RESTORED, ()).await?;
-        raw.log.mark(None);
-        match self.judge(&mut raw, restored)? {
-            abi::OK => self.finish(raw, Some(snapshot.clone())),
-            _ => Err(StartError::Import(raw.log.last_line())),
-        }
+        Ok(raw)
     }
 
-    fn finish(&self, raw: Raw, snapshot: Option<Arc<Snapshot>>) -> Result<Instance, StartError> {
-        Instance::new(self.clone(), raw.store, raw.instance, snapshot).map_err(StartError::Wasmtime)
+    /// Gives an instance what is its own: secrets, and what the app's hooks make.
+    async fn finish(
+        &self,
+        mut raw: Raw,
+        secrets: Vec<u8>,
+        snapshot: Option<Arc<Snapshot>>,
+    ) -> Result<Instance, StartError> {
+        let length = raw.offer(secrets.clone());
+        let restored = self.call(&mut raw, abi::RESTORED, length).await?;
+        raw.log.mark(None);
+        match self.judge(&mut raw, restored)? {
+            abi::OK => Instance::new(self.clone(), raw.store, raw.instance, secrets, snapshot)
+                .map_err(StartError::Wasmtime),
+            _ => Err(StartError::Import(raw.log.last_line())),
+        }
     }
 
     /// The limit of whatever makes an instance ready, from now on.
@@ -410,6 +423,9 @@ fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
     for path in &spec.site_dirs {
         put(&mut block, "site", path, "a path")?;
     }
+    for secret in &spec.secrets {
+        put(&mut block, "secret", &secret.name, "the name of a secret")?;
+    }
     let callable = match &spec.entry {
         Entry::Module { module, callable } => {
             put(&mut block, "module", module, "app.module")?;
@@ -421,6 +437,17 @@ fn start_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
         }
     };
     put(&mut block, "callable", callable, "app.callable")?;
+    Ok(block)
+}
+
+fn secrets_block(spec: &AppSpec) -> Result<Vec<u8>, StartError> {
+    let mut block = Vec::new();
+    for Secret { name, value } in &spec.secrets {
+        if name.len() > u16::MAX.into() {
+            return Err(StartError::TooLong("the name of a secret"));
+        }
+        put(&mut block, name, value, "a secret")?;
+    }
     Ok(block)
 }
 

@@ -245,6 +245,7 @@ mod tests {
                 write: false,
             }],
             env: vec![],
+            secrets: vec![],
             working_dir: "/app".into(),
             isolation: Isolation::Request,
             warmup: vec![],

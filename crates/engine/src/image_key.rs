@@ -267,7 +267,7 @@ impl Digest {
         }
     }
 
-    /// All that the guest sees of it. The name is in the image's file name; whether there is a cache changes nothing.
+    /// All that the guest sees of it before its snapshot. The name is in the image's file name; whether there is a cache changes nothing.
     fn spec(&mut self, spec: &AppSpec) {
         let AppSpec {
             name: _,
@@ -276,6 +276,7 @@ impl Digest {
             site_dirs,
             mounts,
             env,
+            secrets,
             working_dir,
             isolation,
             warmup,
@@ -307,6 +308,7 @@ impl Digest {
             self.bytes(name.as_bytes());
             self.bytes(value.as_bytes());
         }
+        self.list(secrets.iter().map(|secret| &secret.name));
         self.bytes(working_dir.as_bytes());
         self.number(match isolation {
             Isolation::Worker => 0,

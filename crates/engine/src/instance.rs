@@ -26,7 +26,9 @@ pub struct Instance {
     app: App,
     store: Store<Guest>,
     handle: TypedFunc<i32, i32>,
-    restored: TypedFunc<(), i32>,
+    restored: TypedFunc<i32, i32>,
+    /// What `wasgi_restored` is given: the secrets.
+    secrets: Vec<u8>,
     /// What it was made from, if the app can be copied.
     snapshot: Option<Arc<Snapshot>>,
     rewind: Rewind,
@@ -157,6 +159,7 @@ impl Instance {
         app: App,
         mut store: Store<Guest>,
         instance: wasmtime::Instance,
+        secrets: Vec<u8>,
         snapshot: Option<Arc<Snapshot>>,
     ) -> wasmtime::Result<Self> {
         let handle = instance.get_typed_func(&mut store, abi::HANDLE)?;
@@ -166,6 +169,7 @@ impl Instance {
             store,
             handle,
             restored,
+            secrets,
             snapshot,
             rewind: Rewind::default(),
         })
@@ -247,7 +251,9 @@ impl Instance {
         snapshot.refresh_entropy(&mut self.store);
         // The request's own limit may be nearly over.
         self.store.data_mut().limit = self.app.start_limit();
-        match call(self.app.engine(), &mut self.store, &self.restored, ()).await {
+        self.store.data_mut().block.clone_from(&self.secrets);
+        let length = self.secrets.len() as i32;
+        match call(self.app.engine(), &mut self.store, &self.restored, length).await {
             (Ok(abi::OK), _) => Ok(Rewound {
                 pages,
                 time: start.elapsed(),

@@ -49,5 +49,5 @@ pub use image_cache::StoredImage;
 pub use instance::{Instance, Report, RewindError, Rewound, WhyNot};
 pub use local::{Keeper, Kept};
 pub use python::PythonFiles;
-pub use spec::{AppSpec, Entry, Isolation, Limits, Mount};
+pub use spec::{AppSpec, Entry, Isolation, Limits, Mount, Secret};
 pub use wasi::MountError;

@@ -1,5 +1,6 @@
 //! What one app is and may see, in the engine's own terms.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ pub struct AppSpec {
     pub site_dirs: Vec<String>,
     /// Folders of the host that the guest sees, the app's own first.
     pub mounts: Vec<Mount>,
-    /// The whole of `os.environ`.
+    /// The whole of `os.environ`, but for the secrets.
     pub env: Vec<(String, String)>,
+    /// Variables that each instance gets when nothing of it can come into an image any more.
+    pub secrets: Vec<Secret>,
     /// Guest folder the app starts in.
     pub working_dir: String,
     /// How much of one request the next may see.
@@ -28,6 +31,21 @@ pub struct AppSpec {
     pub snapshot_cache: bool,
     /// What each instance and request may use.
     pub limits: Limits,
+}
+
+/// A variable whose value neither images nor debug output hold.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Name in `os.environ`.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.name)
+    }
 }
 
 /// How much of one request the next may see.

@@ -2,5 +2,6 @@
 
 from wasgi.limit import TimeLimit
 from wasgi.seal import after_restore
+from wasgi.secret import SecretWithheld
 
-__all__ = ["TimeLimit", "after_restore"]
+__all__ = ["SecretWithheld", "TimeLimit", "after_restore"]

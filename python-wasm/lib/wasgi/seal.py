@@ -6,7 +6,7 @@ import os
 import sys
 
 import _wasgi
-from wasgi import forks
+from wasgi import forks, secret
 
 # Free memory that a copy begins with, in bytes. One that has to grow cannot go back to its snapshot's size.
 HEADROOM = 8 << 20
@@ -15,17 +15,21 @@ _hooks = []
 
 
 def after_restore(function):
-    """Calls ``function()`` in each copy of the app, before its first request. Usable as a decorator.
+    """Calls ``function()`` in each instance of the app, before its first request. Usable as a decorator.
 
     For what must not be the same in every copy and that wasgi cannot know of: an app's own random generators written
     in Python, connection identifiers, caches with a clock in them. ``random``, ``uuid`` and ``tempfile`` are taken
-    care of.
+    care of. Secret variables are in ``os.environ`` by then.
     """
     _hooks.append(function)
+    _wasgi.on_restore(restored)
     return function
 
 
-def _run_hooks():
+def restored(secrets):
+    """What makes a copy, new or rewound, an instance that may take a request."""
+    if secrets:
+        secret.hand_over(secrets)
     for hook in forks.handlers() + _hooks:
         hook()
 
@@ -59,8 +63,8 @@ def seal(rewinds):
         print("open after import:", ", ".join(_names(left_open)), file=sys.stderr)
         return False
     _own_randomness()
-    if _hooks or forks.handlers():
-        _wasgi.on_restore(_run_hooks)
+    if forks.handlers():
+        _wasgi.on_restore(restored)
     if rewinds:
         # A collection looks at, and writes to, every object that a request made; the rewind frees them for nothing.
         gc.set_threshold(100_000)

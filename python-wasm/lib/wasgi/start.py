@@ -9,7 +9,8 @@ import site
 import sys
 import traceback
 
-from wasgi import forks, handler, limit, native
+import _wasgi
+from wasgi import forks, handler, limit, native, seal, secret
 
 
 def start(settings):
@@ -17,6 +18,10 @@ def start(settings):
     limit.install()
     forks.install()
     native.install()
+    secrets = [value for key, value in settings if key == "secret"]
+    if secrets:
+        secret.withhold(secrets)
+        _wasgi.on_restore(seal.restored)
     single = dict(settings)
     os.chdir(single["working-dir"])
     sys.path[:0] = [value for key, value in settings if key == "sys.path"]

@@ -4,5 +4,6 @@ mod copies;
 mod limits;
 mod replies;
 mod rewinds;
+mod secrets;
 mod site;
 mod start_up;

@@ -152,6 +152,7 @@ pub(crate) fn site(code: &str, change: impl FnOnce(&mut AppSpec)) -> Site {
             write: false,
         }],
         env: vec![],
+        secrets: vec![],
         working_dir: "/app".into(),
         isolation: Isolation::Request,
         warmup: vec![],
