@@ -447,3 +447,41 @@ fn requests_start_afresh_from_an_image_on_disk() {
         assert_eq!(text(&server), made);
     }
 }
+
+#[test]
+fn secrets_are_in_no_image_and_do_not_make_a_new_one() {
+    let place = Place::new("");
+    let code =
+        "TEXT = 'hello'\nimport os, wsgiref.handlers\n\n\ndef secret():\n    return os.environ['KEY']\n";
+    fs::write(place.at("packages/greeting.py"), code).expect("write");
+    let app = fs::read_to_string(place.at("app/app.py")).expect("read");
+    let app = app.replace("greeting.TEXT", "greeting.secret()");
+    fs::write(place.at("app/app.py"), app).expect("write");
+    for isolation in ["worker", "request"] {
+        place.configure(&format!(
+            "snapshot-cache = true\nisolation = {isolation:?}\nwarmup = [\"/\"]\n[app.env]\nMORE = \"not-secret\"\n\
+             KEY = {{ value = \"${{HOST_KEY}}\", secret = true }}"
+        ));
+        let serve = |key: &str| place.serve_with(place.command("serve").env("HOST_KEY", key));
+        let server = serve("swordfish-one");
+        assert!(server.log.has(0, "imported"), "{isolation}");
+        server.log.wait_for(0, "SecretWithheld: KEY is secret: ");
+        for _ in 0..3 {
+            let found = text(&server);
+            assert!(
+                found.starts_with("swordfish-one page not-secret "),
+                "{isolation}: {found}"
+            );
+        }
+        let server = serve("swordfish-two");
+        assert!(!server.log.has(0, "imported"), "{isolation}");
+        assert!(
+            text(&server).starts_with("swordfish-two page not-secret "),
+            "{isolation}"
+        );
+        let bytes = fs::read(place.image()).expect("the image");
+        let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(holds("not-secret") && !holds("swordfish"), "{isolation}");
+        assert!(!server.log.all().contains("swordfish"), "{isolation}");
+    }
+}
