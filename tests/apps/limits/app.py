@@ -5,6 +5,10 @@ import os
 import sys
 import time
 
+# What views import is loaded by now: some come right after one that has opened all the files it may.
+for module in ("select", "signal", "socket", "subprocess", "threading"):
+    __import__(module)
+
 WORKER = None
 LEAK = []
 
