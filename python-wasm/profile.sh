@@ -34,7 +34,8 @@ collect_profile() {
     export PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
     LLVM_PROFILE_FILE=$PROFILE/requests-%m.profraw PYTHONPATH=$path "$NATIVE/python" "$PYTHON_WASM/profile/workload.py"
     # shellcheck disable=SC2086
-    LLVM_PROFILE_FILE=$PROFILE/tests-%p-%m.profraw "$NATIVE/python" -m test --timeout 120 -q $PROFILE_TESTS
+    LLVM_PROFILE_FILE=$PROFILE/tests-%p-%m.profraw "$NATIVE/python" -m test -q $PROFILE_TESTS ||
+        echo "some failed; what they executed has been counted all the same"
     "$PROFDATA" merge -o requests.profdata requests-*.profraw
     "$PROFDATA" merge -o tests.profdata tests-*.profraw
     # The tests run for longer than the requests, but only to show what there is.
