@@ -117,6 +117,17 @@ failed:
     return -1;
 }
 
+/* Says of the exception on its way where it came: there is no Python frame to tell. */
+static void note_wait(void)
+{
+    PyObject *error = PyErr_GetRaisedException();
+    PyObject *noted = PyObject_CallMethod(error, "add_note", "s", "while waiting for the client to take more of the reply");
+    if (noted == NULL)
+        PyErr_Clear();
+    Py_XDECREF(noted);
+    PyErr_SetRaisedException(error);
+}
+
 int reply_body(PyObject *data, int last)
 {
     if (!PyBytes_Check(data)) {
@@ -127,11 +138,14 @@ int reply_body(PyObject *data, int last)
     do {
         result = host_reply_body(PyBytes_AS_STRING(data), (int32_t)PyBytes_GET_SIZE(data), last ? WASGI_REPLY_LAST : 0);
     } while (result == -EINTR && PyErr_CheckSignals() == 0);
-    if (PyErr_Occurred())
-        return -1;
-    if (result < 0) {
-        raise_errno(result);
+    if (PyErr_Occurred()) {
+        note_wait();
         return -1;
     }
-    return 0;
+    if (result == 0)
+        return 0;
+    /* A client that has been told of the time limit takes no more, and the limit is what the app is to hear of. */
+    if (PyErr_CheckSignals() == 0)
+        raise_errno(result);
+    return -1;
 }

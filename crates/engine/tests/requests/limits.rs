@@ -79,7 +79,7 @@ async fn a_wait_for_the_body_meets_the_time_limit() {
 async fn a_wait_for_a_slow_client_meets_the_time_limit() {
     assert_time_limit(
         &unwinding("while True: yield b'x'"),
-        "_wasgi.reply_body",
+        "while waiting for the client to take more of the reply",
         body(&[]),
         3,
     )

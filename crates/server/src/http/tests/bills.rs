@@ -287,7 +287,7 @@ async fn an_instance_that_does_not_come_back_is_told_by_reason_and_counted() {
         server.log(),
         format!(
             "app test: the app's memory grew by 64 KiB beyond its snapshot; worker 1 is replaced{note}\n\
-             app test: a hook of wasgi.after_restore failed; worker 1 is replaced{note}\n\
+             app test: a hook of wasgi.after_restore or os.register_at_fork failed; worker 1 is replaced{note}\n\
              error: app test: memory differs from the snapshot at 0x1234 after a rewind; worker 1 is replaced\n\
              error: app test: memory differs from the snapshot at 0x5678 after a rewind; worker 1 is replaced\n\
              warning: app test: the app ended its interpreter with exit code 3; worker 1 is replaced\n"
