@@ -41,19 +41,27 @@ pub const ALL: &[Server] = &[
 pub struct Setup {
     /// Processes, or instances of wasgi.
     pub workers: usize,
+    /// Further lines of wasgi's `[app]`.
+    pub app: &'static str,
     /// Further lines of wasgi's `[limits]`.
     pub limits: &'static str,
     /// Further arguments of a peer.
     pub args: &'static [&'static str],
 }
 
+impl Setup {
+    /// One worker, everything else as it comes.
+    pub const ONE: Self = Self {
+        workers: 1,
+        app: "",
+        limits: "",
+        args: &[],
+    };
+}
+
 impl Default for Setup {
     fn default() -> Self {
-        Self {
-            workers: 1,
-            limits: "",
-            args: &[],
-        }
+        Self::ONE
     }
 }
 
@@ -181,12 +189,13 @@ impl Server {
         };
         let text = format!(
             "[app]\nname = \"{name}\"\nroot = {root:?}\nmodule = \"app:app\"\npython-path = [{packages:?}]\n\
-             workers = {workers}\n{isolation}\n[app.env]\nDATABASE = \"/data/notes.db\"\n\n\
+             workers = {workers}\n{isolation}{further}\n[app.env]\nDATABASE = \"/data/notes.db\"\n\n\
              [listen]\nhttp = \"{address}\"\n\n[limits]\n{limits}\n\n[files]\n\"/data\" = {{ path = {data:?}, write = true }}\n",
             name = app.name,
             root = place.app(app.name),
             packages = place.out.join("packages"),
             workers = setup.workers,
+            further = setup.app,
             limits = setup.limits,
             data = place.out.join("data"),
         );

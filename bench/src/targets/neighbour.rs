@@ -28,11 +28,13 @@ pub(super) fn beside(place: &Place, options: &Options) -> Vec<Outcome> {
         workers: 2,
         limits: "time = \"3s\"",
         args: &[],
+        ..Setup::ONE
     };
     let uwsgi = Setup {
         workers: 2,
         limits: "",
         args: &["--harakiri", "3"],
+        ..Setup::ONE
     };
     [
         (Server::WasgiWorker, &wasgi),

@@ -61,22 +61,31 @@ pub(super) fn instance(place: &Place, _: &Options) -> Vec<Outcome> {
 
 /// Servers in turns, so that a slow moment hits all.
 pub(super) fn server(place: &Place, _: &Options) -> Vec<Outcome> {
+    const CACHED: Setup = Setup {
+        app: "snapshot-cache = true\n",
+        ..Setup::ONE
+    };
+    const WARM: Setup = Setup {
+        app: "snapshot-cache = true\nwarmup = [\"/\"]\n",
+        ..Setup::ONE
+    };
     let servers = [
-        Server::WasgiWorker,
-        Server::WasgiRequest,
-        Server::Uwsgi,
-        Server::Granian,
-        Server::Gunicorn,
+        (Server::WasgiWorker, WARM, ", image on disk", true),
+        (Server::WasgiRequest, CACHED, ", image on disk", true),
+        (Server::WasgiWorker, Setup::ONE, ", imports the app", false),
+        (Server::Uwsgi, Setup::ONE, "", false),
+        (Server::Granian, Setup::ONE, "", false),
+        (Server::Gunicorn, Setup::ONE, "", false),
     ];
-    let mut times = servers.map(|_| Vec::new());
-    let mut trouble = servers.map(|_| None);
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
+    let mut trouble = vec![None; servers.len()];
     // The first one fills caches.
     for round in 0..=STARTS {
-        for (index, server) in servers.into_iter().enumerate() {
+        for (index, (server, setup, ..)) in servers.iter().enumerate() {
             if trouble[index].is_some() {
                 continue;
             }
-            let launch = server.launch(place, HELLO, &Setup::default());
+            let launch = server.launch(place, HELLO, setup);
             match launch.and_then(|launch| Ok(launch.start(HELLO)?)) {
                 Ok(running) if round > 0 => times[index].push(running.cold_start.as_secs_f64() * 1e3),
                 Ok(_) => (),
@@ -84,14 +93,11 @@ pub(super) fn server(place: &Place, _: &Options) -> Vec<Outcome> {
             }
         }
     }
-    let outcome = |(index, server): (usize, Server)| {
-        let is_ours = matches!(server, Server::WasgiWorker | Server::WasgiRequest);
-        let what = match is_ours {
-            true => format!(
-                "{}: exec to first reply of hello: at most {SERVER_MS} ms",
-                server.title()
-            ),
-            false => format!("{}: exec to first reply of hello", server.title()),
+    let outcome = |(index, (server, _, how, is_bound)): (usize, &(Server, Setup, &str, bool))| {
+        let title = server.title();
+        let what = match is_bound {
+            true => format!("{title}{how}: exec to first reply of hello: at most {SERVER_MS} ms"),
+            false => format!("{title}{how}: exec to first reply of hello"),
         };
         if let Some(why) = &trouble[index] {
             return Outcome::unknown(what, why.as_str());
@@ -99,7 +105,7 @@ pub(super) fn server(place: &Place, _: &Options) -> Vec<Outcome> {
         let Some(spread) = Spread::of(times[index].iter().copied()) else {
             return Outcome::unknown(what, "no start");
         };
-        let verdict = if is_ours {
+        let verdict = if *is_bound {
             verdict(spread.median <= SERVER_MS)
         } else {
             Verdict::Shown
@@ -112,5 +118,5 @@ pub(super) fn server(place: &Place, _: &Options) -> Vec<Outcome> {
             figures: figures.into(),
         }
     };
-    servers.into_iter().enumerate().map(outcome).collect()
+    servers.iter().enumerate().map(outcome).collect()
 }
