@@ -19,6 +19,9 @@ use crate::runner::Runner;
 /// First and longest wait between two tries to start a replacement.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// How long a worker keeps its thread if its requests are short. One that takes longer lets others have it meanwhile.
+const TURN: Duration = Duration::from_millis(5);
+
 /// The workers of one app. Each is an instance that handles one request at a time.
 ///
 /// Requests wait for a free worker in the order they came, at most `queue` of them, each at most `queue-time`. A worker
@@ -352,6 +355,7 @@ struct Lease<R: Runner> {
 impl<R: Runner> Lease<R> {
     /// Takes the worker through a request and all that wait, then gives it back or has it replaced.
     async fn work(mut self, mut job: Job) {
+        let mut turn = std::time::Instant::now();
         while self.handle(job).await {
             let Some(mut worker) = self.worker.take() else {
                 return;
@@ -362,8 +366,11 @@ impl<R: Runner> Lease<R> {
             };
             self.worker = Some(next.0);
             job = next.1;
-            // Others may wait for this thread.
-            yield_now().await;
+            // Others may wait for this thread. Not for each request: the task would go back and forth between threads.
+            if turn.elapsed() >= TURN {
+                yield_now().await;
+                turn = std::time::Instant::now();
+            }
         }
     }
 
