@@ -191,7 +191,8 @@ impl Server {
             "[app]\nname = \"{name}\"\nroot = {root:?}\nmodule = \"app:app\"\npython-path = [{packages:?}]\n\
              workers = {workers}\n{isolation}{further}\n[app.env]\nDATABASE = \"/data/notes.db\"\n\n\
              [listen]\nhttp = \"{address}\"\n\n[limits]\n{limits}\n\n[files]\n\"/data\" = {{ path = {data:?}, write = true }}\n",
-            name = app.name,
+            // Images of both modes are kept: there is one for each name.
+            name = format_args!("{}-{}", app.name, self.key()),
             root = place.app(app.name),
             packages = place.out.join("packages"),
             workers = setup.workers,

@@ -75,6 +75,8 @@ fn private(place: &Place, server: Server, workers: usize) -> Result<[u64; 2], St
     // Each start brings up all workers, but only the first reply is waited for.
     let setup = Setup {
         workers,
+        // None of the connections is turned away.
+        limits: "queue = 1000",
         ..Setup::default()
     };
     let running = server.launch(place, HELLO, &setup)?.start(HELLO)?;
