@@ -87,7 +87,7 @@ fn hello() -> App {
         secrets: vec![],
         working_dir: "/app".into(),
         isolation: Isolation::Request,
-        // As the comparison has it: else each first request after a rewind or a start would import and compile what this does.
+        // As the comparison has it. Without it each request would import and compile what the first one does.
         warmup: vec!["/".into()],
         snapshot_cache: false,
         limits: Limits::default(),

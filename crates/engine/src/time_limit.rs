@@ -1,4 +1,5 @@
-//! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance.
+//! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance. And
+//! its turns on the thread, since both are looked at when the guest sees a tick.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use crate::guest::Guest;
 /// way at each. Most requests are done before; one that a tick meets in its midst would wait behind those that are not.
 const TURN: Duration = Duration::from_millis(4);
 
-/// When a call is interrupted, and when it is stopped.
+/// When a call is interrupted, when it is stopped, and since when it has its thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeLimit {
     /// When its turn on the thread began, waits included.

@@ -355,21 +355,22 @@ struct Lease<R: Runner> {
 impl<R: Runner> Lease<R> {
     /// Takes the worker through a request and all that wait, then gives it back or has it replaced.
     async fn work(mut self, mut job: Job) {
-        let mut turn = std::time::Instant::now();
+        let mut turn = Instant::now();
         while self.handle(job).await {
             let Some(mut worker) = self.worker.take() else {
                 return;
             };
-            worker.idle_since = Instant::now();
+            let now = Instant::now();
+            worker.idle_since = now;
             let Some(next) = self.pool.next(worker) else {
                 return;
             };
             self.worker = Some(next.0);
             job = next.1;
             // Others may wait for this thread. Not for each request: the task would go back and forth between threads.
-            if turn.elapsed() >= TURN {
+            if now - turn >= TURN {
                 yield_now().await;
-                turn = std::time::Instant::now();
+                turn = Instant::now();
             }
         }
     }
