@@ -92,7 +92,7 @@ fn hello() -> App {
         snapshot_cache: false,
         limits: Limits::default(),
     };
-    engine.app(spec, Arc::new(Silent)).expect("app")
+    engine.app(spec, Arc::new(Silent))
 }
 
 fn request() -> Request {

@@ -40,7 +40,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
-    let app = interpreter::app(&engine, spec::spec(&config), log.app(&config.app.name))?;
+    let app = engine.app(spec::spec(&config), log.app(&config.app.name));
     let threads = Threads::start().context("cannot start")?;
     let begun = Instant::now();
     let built = threads.block_on(app.build_image());

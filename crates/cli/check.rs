@@ -56,7 +56,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let Chosen { label, config } = chosen;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
-    let app = interpreter::app(&engine, spec::spec(&config), log.app(&config.app.name))?;
+    let app = engine.app(spec::spec(&config), log.app(&config.app.name));
     let threads = Threads::start().context("cannot start")?;
     let begun = Instant::now();
     let started = threads.block_on(app.start());

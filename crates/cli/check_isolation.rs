@@ -35,7 +35,7 @@ pub(crate) fn run(matches: &ArgMatches, Chosen { label, config }: &Chosen) -> Re
         log: log.app(&config.app.name),
         over: AtomicBool::new(false),
     });
-    let app = interpreter::app(&engine, spec, Arc::clone(&said) as Arc<dyn AppLog>)?;
+    let app = engine.app(spec, Arc::clone(&said) as Arc<dyn AppLog>);
     let threads = Threads::start().context("cannot start")?;
     let findings = threads.block_on(find(&app, &paths, &said));
     log.flush(LAST_LINES);

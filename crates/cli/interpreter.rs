@@ -2,11 +2,10 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Arg, ArgMatches};
-use wasgi_engine::{App, AppLog, AppSpec, Engine, PythonFiles, WASMTIME_VERSION};
+use wasgi_engine::{Engine, EngineError, PythonFiles, WASMTIME_VERSION};
 
 use crate::failure::Failure;
 
@@ -31,20 +30,12 @@ pub(crate) fn engine(matches: &ArgMatches) -> Result<Engine, Failure> {
                     .to_owned(),
             )
         })?;
-    let engine = Engine::new(&files, &cache, &mut |line| eprintln!("wasgi: {line}"));
-    Ok(engine.context("cannot start Python")?)
-}
-
-/// Binds an app to the interpreter.
-pub(crate) fn app(engine: &Engine, spec: AppSpec, log: Arc<dyn AppLog>) -> Result<App, Failure> {
-    engine.app(spec, log).map_err(|error| {
-        Failure::Failed(
-            anyhow!(error).context("cannot start Python"),
-            Some(
-                "the Python guest may be older or newer than wasgi: run `make build`, which builds both"
-                    .to_owned(),
-            ),
-        )
+    Engine::new(&files, &cache, &mut |line| eprintln!("wasgi: {line}")).map_err(|error| {
+        let hint = matches!(error, EngineError::Wasmtime(_)).then(|| {
+            "the Python guest may be older or newer than wasgi: run `make build`, which builds both"
+                .to_owned()
+        });
+        Failure::Failed(anyhow!(error).context("cannot start Python"), hint)
     })
 }
 

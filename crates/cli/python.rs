@@ -79,7 +79,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         snapshot_cache: false,
         limits: spec::limits(&options.limits),
     };
-    let app = interpreter::app(&engine, spec, log.app("python"))?;
+    let app = engine.app(spec, log.app("python"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

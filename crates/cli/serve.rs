@@ -83,7 +83,7 @@ async fn serve(
         listeners.push(Listener::bind(address).await.map_err(cannot_listen)?);
     }
     let mut stop = signals::first(log.clone()).context("cannot wait for signals")?;
-    let app = interpreter::app(engine, spec::spec(config), log.app(&config.app.name))?;
+    let app = engine.app(spec::spec(config), log.app(&config.app.name));
     let (isolation, started) = (config.app.isolation, config.app.workers);
     let most = match isolation {
         Isolation::Worker => started,

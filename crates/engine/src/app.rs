@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
-use wasmtime::{InstancePre, Linker, Store, WasmParams};
+use wasmtime::{Store, WasmParams};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::clock::Clock;
@@ -21,7 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::spec::{AppSpec, Entry, Mount, Secret};
 use crate::time_limit::TimeLimit;
 use crate::wasi::{self, MountError, Streams};
-use crate::{abi, block, host};
+use crate::{abi, block};
 
 /// An app bound to the engine: makes instances. Cheap to clone.
 #[derive(Clone)]
@@ -33,7 +33,6 @@ struct Shared {
     engine: Engine,
     spec: AppSpec,
     log: Arc<dyn AppLog>,
-    linked: InstancePre<Guest>,
     locks: Locks,
     /// Made by the first start; `None` in it when the app cannot be copied.
     snapshot: OnceCell<Option<Arc<Snapshot>>>,
@@ -90,29 +89,18 @@ pub(crate) struct Raw {
 }
 
 impl Engine {
-    /// Binds an app to this engine. Reads none of its files yet.
-    ///
-    /// # Errors
-    /// [`EngineError::Wasmtime`] if the guest asks for functions that this host does not have: another version's guest.
-    pub fn app(&self, spec: AppSpec, log: Arc<dyn AppLog>) -> Result<App, EngineError> {
-        let mut linker = Linker::new(&self.wasmtime);
-        wasi::add_to_linker(&mut linker)
-            .and_then(|()| host::add_to_linker(&mut linker))
-            .map_err(EngineError::Wasmtime)?;
-        let linked = linker
-            .instantiate_pre(&self.module)
-            .map_err(EngineError::Wasmtime)?;
+    /// Binds an app to this engine. Reads none of its files yet, and takes no more memory than its spec.
+    pub fn app(&self, spec: AppSpec, log: Arc<dyn AppLog>) -> App {
         let shared = Shared {
             engine: self.clone(),
             spec,
             log,
-            linked,
             locks: Locks::default(),
             snapshot: OnceCell::new(),
         };
-        Ok(App {
+        App {
             shared: Arc::new(shared),
-        })
+        }
     }
 }
 
@@ -303,11 +291,7 @@ impl App {
         clock: Clock,
     ) -> Result<Raw, StartError> {
         let Shared {
-            engine,
-            spec,
-            linked,
-            locks,
-            ..
+            engine, spec, locks, ..
         } = &*self.shared;
         let temp = tempfile::tempdir_in(engine.scratch.path()).map_err(StartError::Temp)?;
         let guest = Guest {
@@ -331,7 +315,7 @@ impl App {
         let mut store = instance::store(engine, guest);
         // Copies that WASI makes for the guest count as its memory does.
         store.set_hostcall_fuel(usize::try_from(spec.limits.memory).unwrap_or(usize::MAX));
-        let made = with_image(image, linked.instantiate_async(&mut store)).await;
+        let made = with_image(image, engine.linked.instantiate_async(&mut store)).await;
         let instance = made.map_err(|error| match store.data().memory_limit.refused {
             true => self.out_of_memory("not even Python fits".into()),
             false => StartError::Wasmtime(error),

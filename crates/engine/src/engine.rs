@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use wasmtime::{Config, Module, OptLevel};
+use wasmtime::{Config, InstancePre, Linker, Module, OptLevel};
 
 use crate::checks;
 use crate::code_cache;
+use crate::guest::Guest;
 use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
 use crate::memory::{GUARD, Memories, RESERVED};
@@ -15,6 +16,7 @@ use crate::python::PythonFiles;
 use crate::scratch::Scratch;
 use crate::ticker::Ticker;
 use crate::ticks::Ticks;
+use crate::{host, wasi};
 
 /// Stack for compiled code. CPython bounds its own C recursion; this is what that bound needs, with room. Only pages
 /// that are used take memory.
@@ -30,7 +32,8 @@ pub const WASMTIME_VERSION: &str = env!("WASGI_WASMTIME_VERSION");
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) wasmtime: wasmtime::Engine,
-    pub(crate) module: Module,
+    /// The guest with the host's functions: what an instance of any app is made from.
+    pub(crate) linked: InstancePre<Guest>,
     bare: Arc<OnceLock<Arc<Image>>>,
     pub(crate) ticks: Arc<Ticks>,
     /// Tells the guest from others.
@@ -48,6 +51,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`]; a cache that cannot be used is not one, it is told to `progress`.
+    ///
+    /// [`EngineError::Wasmtime`] also if the guest asks for functions that this host does not have: another version's.
     pub fn new(
         python: &PythonFiles,
         cache: &Path,
@@ -59,11 +64,12 @@ impl Engine {
         let digest = checksum(&wasm);
         let code = || Ok(checks::add(&wasm)?);
         let module = code_cache::load(&wasmtime, digest, cache, code, progress)?;
+        let linked = link(&wasmtime, &module).map_err(EngineError::Wasmtime)?;
         let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
         let ticker = Ticker::start(ticks.clone()).map_err(EngineError::Thread)?;
         Ok(Self {
             wasmtime,
-            module,
+            linked,
             bare: Arc::default(),
             ticks,
             digest,
@@ -91,6 +97,13 @@ impl Engine {
         let image = Image::of_parts(memory.length, memory.data).map_err(EngineError::Image)?;
         Ok(self.bare.get_or_init(|| Arc::new(image)).clone())
     }
+}
+
+fn link(wasmtime: &wasmtime::Engine, module: &Module) -> wasmtime::Result<InstancePre<Guest>> {
+    let mut linker = Linker::new(wasmtime);
+    wasi::add_to_linker(&mut linker)?;
+    host::add_to_linker(&mut linker)?;
+    linker.instantiate_pre(module)
 }
 
 fn read(python: &PythonFiles) -> Result<Vec<u8>, EngineError> {

@@ -126,17 +126,25 @@ impl App {
             };
         }
         let imported = self.import().await?;
-        Ok(FirstStart::of(imported, |snapshot| {
+        let mut on_disk = None;
+        let mut first = FirstStart::of(imported, |snapshot| {
             let after = Ingredients::look(self.engine(), self.spec())?;
             if let Some(changed) = after.difference(&before) {
                 return Err(NotStored::Changed(changed));
             }
             let key = after.key();
-            cache.store(key, snapshot).map_err(|source| NotStored::Write {
+            let stored = cache.store(key, snapshot).map_err(|source| NotStored::Write {
                 path: cache.file(key),
                 source,
-            })
-        }))
+            })?;
+            on_disk = cache.find(key).ok().flatten();
+            Ok(stored)
+        });
+        // The same memory, but the system's cache of a file and not this process's own.
+        if let Some(snapshot) = on_disk {
+            first.snapshot = Some(Arc::new(snapshot));
+        }
+        Ok(first)
     }
 
     /// Imports the app and takes its snapshot. Of one that cannot be copied, the line that says why.
@@ -252,7 +260,7 @@ mod tests {
             snapshot_cache: true,
             limits: Limits::default(),
         };
-        engine.app(spec, lines.clone()).expect("app")
+        engine.app(spec, lines.clone())
     }
 
     /// Tells, in each copy, what has passed since the import, and how long a sleep of 50 ms is.

@@ -12,10 +12,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -24,20 +26,27 @@ use rustix::mm::{MapFlags, ProtFlags};
 pub(crate) const PAGE: usize = 4096;
 
 /// The memory of a guest at one moment. It cannot change any more.
+///
+/// While nobody looks at its bytes it is an open file and nothing else: an app without instances has no mapping.
 pub(crate) struct Image {
     file: OwnedFd,
     /// Where in the file the memory begins, on a page.
     offset: u64,
-    /// The whole image, mapped for reading.
+    length: usize,
+    view: Mutex<Weak<View>>,
+}
+
+/// The bytes of an image, mapped for reading. All who look at an image at the same time share one.
+pub(crate) struct View {
     bytes: NonNull<u8>,
     length: usize,
 }
 
 // SAFETY: the mapping is only read, and belongs to the value until it is dropped.
-unsafe impl Send for Image {}
+unsafe impl Send for View {}
 // SAFETY: as above; nobody writes it: a memfd is sealed against writing before it is mapped, and the maker of an image of
 // another file answers for that.
-unsafe impl Sync for Image {}
+unsafe impl Sync for View {}
 
 impl Image {
     /// An image of `length` bytes, zero but for the parts given.
@@ -58,33 +67,21 @@ impl Image {
             SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
         )?;
         // SAFETY: the file has this length, and the seals keep it as it is.
-        unsafe { Self::of_file(file.into(), 0, length) }
+        Ok(unsafe { Self::of_file(file.into(), 0, length) })
     }
 
     /// The image that a file holds from `offset` on.
     ///
     /// # Safety
-    /// The file has `length` bytes from there, and nobody changes or cuts them as long as the image, or a memory made from
-    /// it, is alive.
-    pub(crate) unsafe fn of_file(file: OwnedFd, offset: u64, length: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
-        let bytes = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                length,
-                ProtFlags::READ,
-                MapFlags::SHARED,
-                &file,
-                offset,
-            )?
-        };
-        let bytes = NonNull::new(bytes.cast()).expect("mmap does not return null");
-        Ok(Self {
+    /// The file has `length` bytes from there, and nobody changes or cuts them as long as the image, a view of it or a
+    /// memory made from it is alive.
+    pub(crate) unsafe fn of_file(file: OwnedFd, offset: u64, length: usize) -> Self {
+        Self {
             file,
             offset,
-            bytes,
             length,
-        })
+            view: Mutex::default(),
+        }
     }
 
     /// An image of `memory`; pages that are zero are left out.
@@ -97,11 +94,32 @@ impl Image {
         self.length
     }
 
-    /// The image's bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: `bytes` maps `length` readable bytes until `self` is dropped, and nobody changes or cuts them: seals, or
-        // whoever called `of_file`, see to that.
-        unsafe { slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
+    /// The image's bytes, for as long as somebody holds them.
+    ///
+    /// # Errors
+    /// When they cannot be mapped.
+    pub(crate) fn view(&self) -> io::Result<Arc<View>> {
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(view) = view.upgrade() {
+            return Ok(view);
+        }
+        // SAFETY: a new mapping at a place of the kernel's choice touches no memory of ours.
+        let bytes = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                self.length,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                &self.file,
+                self.offset,
+            )?
+        };
+        let new = Arc::new(View {
+            bytes: NonNull::new(bytes.cast()).expect("mmap does not return null"),
+            length: self.length,
+        });
+        *view = Arc::downgrade(&new);
+        Ok(new)
     }
 
     /// Maps the image at `at`, writable and private, in place of whatever was there.
@@ -134,9 +152,19 @@ pub(crate) fn used_pages(memory: &[u8]) -> impl Iterator<Item = (usize, &[u8])> 
         .map(|(index, page)| (index * PAGE, page))
 }
 
-impl Drop for Image {
+impl Deref for View {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `bytes` maps `length` readable bytes until `self` is dropped, and nobody changes or cuts them: seals, or
+        // whoever called `of_file`, see to that.
+        unsafe { slice::from_raw_parts(self.bytes.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped in `of_file`, and with `self` goes the last reference to it.
+        // SAFETY: the range was mapped in `Image::view`, and with `self` goes the last reference to it.
         let unmapped = unsafe { rustix::mm::munmap(self.bytes.as_ptr().cast(), self.length) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
@@ -149,10 +177,21 @@ mod tests {
     #[test]
     fn an_image_holds_its_parts_and_zero_elsewhere() {
         let image = Image::of_parts(4 * PAGE, [(5, &b"hello"[..]), (3 * PAGE, b"x")]).expect("image");
-        assert_eq!(&image.bytes()[4..11], b"\0hello\0");
-        assert_eq!(image.bytes()[3 * PAGE], b'x');
-        let copy = Image::of_memory(image.bytes()).expect("image");
-        assert_eq!(copy.bytes(), image.bytes());
+        let bytes = image.view().expect("view");
+        assert_eq!(&bytes[4..11], b"\0hello\0");
+        assert_eq!(bytes[3 * PAGE], b'x');
+        let copy = Image::of_memory(&bytes).expect("image");
+        assert_eq!(copy.view().expect("view")[..], bytes[..]);
+    }
+
+    #[test]
+    fn an_image_is_mapped_once_and_only_while_somebody_looks() {
+        let image = Image::of_parts(PAGE, []).expect("image");
+        let [a, b] = [(); 2].map(|()| image.view().expect("view"));
+        assert!(Arc::ptr_eq(&a, &b));
+        drop((a, b));
+        assert_eq!(image.view.lock().expect("view").strong_count(), 0);
+        assert_eq!(image.view().expect("again")[..], [0; PAGE]);
     }
 
     #[test]

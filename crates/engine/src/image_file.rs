@@ -58,7 +58,7 @@ pub(crate) enum Unusable {
 
 /// Writes a snapshot into an empty file.
 pub(crate) fn write(file: &File, key: Key, snapshot: &Snapshot) -> io::Result<()> {
-    let memory = snapshot.image.bytes();
+    let memory = &*snapshot.image.view()?;
     let mut header = header(key, memory.len(), &snapshot.manifest);
     let mut checksum = Checksum::new(&header);
     file.set_len((HEADER + memory.len()) as u64)?;
@@ -112,7 +112,7 @@ pub(crate) unsafe fn read(file: File, key: Key) -> Result<Snapshot, Unusable> {
         return Err(Unusable::Other);
     }
     // SAFETY: the file has this length, as was just seen; that it stays as it is, the caller answers for.
-    let image = unsafe { Image::of_file(file.into(), HEADER as u64, length)? };
+    let image = unsafe { Image::of_file(file.into(), HEADER as u64, length) };
     Ok(Snapshot {
         image: Arc::new(image),
         clock: Clock::since(manifest.taken),
@@ -291,7 +291,8 @@ mod tests {
     fn what_is_written_is_read() {
         let (file, snapshot) = (written(), snapshot());
         let read = open(&file).expect("reads");
-        assert_eq!(read.image.bytes(), snapshot.image.bytes());
+        let bytes = |snapshot: &Snapshot| snapshot.image.view().expect("view").to_vec();
+        assert_eq!(bytes(&read), bytes(&snapshot));
         assert_eq!(read.manifest, snapshot.manifest);
         // Only used pages, and the header, take room.
         let blocks = file.metadata().expect("metadata").blocks() * 512;

@@ -16,10 +16,14 @@ use crate::block;
 use crate::engine::Engine;
 use crate::exchange::{Failure, Request};
 use crate::guest::{Guest, begin};
+use crate::image::PAGE;
 use crate::rewind::{Rewind, difference};
 use crate::snapshot::Snapshot;
 use crate::time_limit::{Stopped, TimeLimit};
 use crate::wasi::MountError;
+
+/// What an instance takes beside its linear memory, in bytes, about: a fiber's stack, tables, what WASI holds.
+const BESIDE_MEMORY: u64 = 256 << 10;
 
 /// A live copy of the interpreter with the app loaded. Handles one request at a time.
 pub struct Instance {
@@ -244,8 +248,11 @@ impl Instance {
             return Err(RewindError::Grown((bytes.len() - snapshot.image.len()) >> 10));
         }
         let pages = (self.rewind.rewind(bytes, &snapshot.image)).map_err(RewindError::System)?;
-        if verify && let Some(at) = difference(bytes, &snapshot.image) {
-            return Err(RewindError::Differs(at));
+        if verify {
+            let image = snapshot.image.view().map_err(RewindError::System)?;
+            if let Some(at) = difference(bytes, &image) {
+                return Err(RewindError::Differs(at));
+            }
         }
         self.app.renew_host_state(self.store.data_mut())?;
         snapshot.refresh_entropy(&mut self.store);
@@ -260,6 +267,17 @@ impl Instance {
             }),
             _ => Err(RewindError::Hook),
         }
+    }
+
+    /// Memory that the instance has for itself, in bytes: pages that are not its image's any more, and what it takes beside
+    /// its linear memory. Only between requests. Where the kernel does not tell, all of its linear memory counts.
+    pub fn memory(&mut self) -> u64 {
+        let pages = self.store.data().memory.map_or(0, |memory| {
+            let bytes = memory.data(&self.store);
+            let own = self.rewind.own_pages(bytes).ok().flatten();
+            own.unwrap_or(bytes.len() / PAGE)
+        });
+        BESIDE_MEMORY + (pages * PAGE) as u64
     }
 
     fn report(&self, why_not: Option<WhyNot>, cpu: Duration) -> Report {

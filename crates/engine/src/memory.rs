@@ -185,7 +185,7 @@ mod tests {
         }
         write(&a, PAGE, b'y');
         assert_eq!(
-            (read(&a, PAGE), read(&b, PAGE), image.bytes()[PAGE]),
+            (read(&a, PAGE), read(&b, PAGE), image.view().expect("view")[PAGE]),
             (b'y', b'x', b'x')
         );
     }

@@ -5,9 +5,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use crate::image::{Image, PAGE};
+use crate::image::{Image, PAGE, View};
 
 /// What is known of one memory between its rewinds.
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub(crate) struct Rewind {
     written: Vec<Range<usize>>,
     /// The process's page faults at that time.
     asked_at: Option<u64>,
+    /// The image's bytes, once they have been needed.
+    view: Option<Arc<View>>,
 }
 
 impl Rewind {
@@ -38,12 +40,23 @@ impl Rewind {
             return remap(memory, image).map(|()| None);
         };
         self.find_written(pagemap, memory, page_faults()?)?;
+        let view = match &self.view {
+            Some(view) => view,
+            None => self.view.insert(image.view()?),
+        };
         let mut pages = 0;
         for part in &self.written {
-            memory[part.clone()].copy_from_slice(&image.bytes()[part.clone()]);
+            memory[part.clone()].copy_from_slice(&view[part.clone()]);
             pages += part.len() / PAGE;
         }
         Ok(Some(pages))
+    }
+
+    /// How many pages of `memory` are its own, if the kernel tells.
+    pub(crate) fn own_pages(&mut self, memory: &[u8]) -> io::Result<Option<usize>> {
+        let Some(pagemap) = pagemap() else { return Ok(None) };
+        self.find_written(pagemap, memory, page_faults()?)?;
+        Ok(Some(self.written.iter().map(|part| part.len() / PAGE).sum()))
     }
 
     /// Brings `written` up to date. The kernel looks at every page of the memory for that, which takes several times as
@@ -84,8 +97,8 @@ fn page_faults() -> io::Result<u64> {
 }
 
 /// The first byte at which a memory is not as its image.
-pub(crate) fn difference(memory: &[u8], image: &Image) -> Option<usize> {
-    let pages = memory.chunks(PAGE).zip(image.bytes().chunks(PAGE));
+pub(crate) fn difference(memory: &[u8], image: &[u8]) -> Option<usize> {
+    let pages = memory.chunks(PAGE).zip(image.chunks(PAGE));
     let (page, (a, b)) = pages.enumerate().find(|(_, (a, b))| a != b)?;
     let within = a.iter().zip(b).position(|(a, b)| a != b)?;
     Some(page * PAGE + within)
@@ -200,12 +213,12 @@ mod tests {
     fn each_rewind_finds_what_was_written_since_the_last() {
         let image = Image::of_parts(64 * PAGE, [(0, &[7; 64 * PAGE][..])]).expect("image");
         with_memory(&image, |memory| {
-            let mut rewind = Rewind::default();
+            let (mut rewind, bytes) = (Rewind::default(), image.view().expect("view"));
             for round in 0..20 {
                 memory[round * 3 * PAGE..][..5000].fill(round as u8);
                 memory[PAGE] += 1;
                 rewind.rewind(memory, &image).expect("rewinds");
-                assert_eq!(difference(memory, &image), None, "round {round}");
+                assert_eq!(difference(memory, &bytes), None, "round {round}");
             }
         });
     }
@@ -242,11 +255,12 @@ mod tests {
     #[test]
     fn the_first_byte_that_differs_is_found_in_any_page() {
         let image = Image::of_parts(4 * PAGE, [(PAGE, &b"hello"[..])]).expect("image");
-        let mut memory = image.bytes().to_vec();
-        assert_eq!(difference(&memory, &image), None);
+        let bytes = image.view().expect("view");
+        let mut memory = bytes.to_vec();
+        assert_eq!(difference(&memory, &bytes), None);
         for at in [4 * PAGE - 1, 2 * PAGE, PAGE + 4, 0] {
             memory[at] ^= 1;
-            assert_eq!(difference(&memory, &image), Some(at));
+            assert_eq!(difference(&memory, &bytes), Some(at));
         }
     }
 }

@@ -164,7 +164,7 @@ pub(crate) fn site(code: &str, change: impl FnOnce(&mut AppSpec)) -> Site {
     };
     change(&mut spec);
     let log = Arc::new(Log::default());
-    let app = engine().app(spec, log.clone()).expect("app");
+    let app = engine().app(spec, log.clone());
     Site {
         app,
         log,
