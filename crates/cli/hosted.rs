@@ -31,6 +31,10 @@ impl Runner for Hosted {
         instance.is_copy()
     }
 
+    fn memory(instance: &mut Instance) -> u64 {
+        instance.memory()
+    }
+
     async fn renew(&self, instance: &mut Instance) -> Result<Option<Rewound>, RewindError> {
         match self.isolation {
             Isolation::Worker => Ok(None),

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::Handle;
 use wasgi_config::Isolation;
 use wasgi_engine::Engine;
-use wasgi_server::{AccessFormat, BindError, Listener, Log, Pool, Site, Threads, Workers};
+use wasgi_server::{AccessFormat, BindError, Budget, Listener, Log, Pool, Site, Threads, Workers};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -89,14 +89,15 @@ async fn serve(
         Isolation::Worker => started,
         Isolation::Request => config.limits.concurrency.max(started),
     };
-    let (workers, max_requests) = (Workers { started, most }, config.app.max_requests);
+    let (workers, max_requests) = (Workers::always(started, most), config.app.max_requests);
+    let budget = Budget::new(None);
     let hosted = Hosted {
         app,
         isolation,
         verify_rewind: config.app.verify_rewind,
     };
     let pool = tokio::select! {
-        pool = Pool::start(hosted, workers, max_requests, &config.limits, log.clone(), guests) => {
+        pool = Pool::start(hosted, workers, max_requests, &config.limits, &budget, log.clone(), guests) => {
             pool.map_err(|error| hosted::not_started(label, error))?
         }
         _ = &mut stop => return Ok(()),

@@ -100,6 +100,9 @@ pub enum Failure {
     /// WebAssembly stopped the instance: stack overflow, out-of-bounds access, abort.
     #[error("the instance crashed: {0}")]
     Crashed(String),
+    /// There is no instance for it, and none could be started.
+    #[error("the app does not start: {0}")]
+    NotStarted(String),
 }
 
 /// Takes the lines an app writes: `print`, `logging`, `wsgi.errors`, tracebacks, and the engine's own about it.

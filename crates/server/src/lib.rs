@@ -7,6 +7,7 @@
 //! holds.
 
 mod bill;
+mod budget;
 mod http;
 mod listener;
 mod log;
@@ -17,6 +18,7 @@ mod runner;
 mod threads;
 mod worker;
 
+pub use budget::Budget;
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log};
 pub use metrics::{Dropped, Figures};

@@ -21,6 +21,8 @@ pub enum Dropped {
     MaxRequests,
     /// It was beyond those that are kept, and not needed for a while.
     Idle,
+    /// Another needed its memory.
+    Evicted,
     /// Its memory had grown past the snapshot's size.
     Grown,
     /// There is no snapshot to go back to.
@@ -32,13 +34,14 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    const ALL: [Dropped; 10] = [
+    const ALL: [Dropped; 11] = [
         Dropped::TimeLimit,
         Dropped::MemoryLimit,
         Dropped::Exited,
         Dropped::Crashed,
         Dropped::MaxRequests,
         Dropped::Idle,
+        Dropped::Evicted,
         Dropped::Grown,
         Dropped::NoSnapshot,
         Dropped::NotRewound,
@@ -53,6 +56,7 @@ impl Dropped {
             Dropped::Crashed => "crashed",
             Dropped::MaxRequests => "after max-requests",
             Dropped::Idle => "idle",
+            Dropped::Evicted => "for others' memory",
             Dropped::Grown => "grown past the snapshot",
             Dropped::NoSnapshot => "without a snapshot",
             Dropped::NotRewound => "not rewound",
@@ -232,9 +236,9 @@ mod tests {
             metrics.figures().to_string(),
             "requests: 3 (0.006 s of CPU); rewinds: 2 (98 pages, 0.004 s); instances: 2 started, 1 of them from the \
              snapshot; dropped: 2 at the time limit, 2 at the memory limit, 2 ended by the app, 2 crashed, 2 after \
-             max-requests, 2 idle, 3 grown past the snapshot, 2 without a snapshot, 2 not rewound, 2 changed after a \
+             max-requests, 2 idle, 2 for others' memory, 3 grown past the snapshot, 2 without a snapshot, 2 not rewound, 2 changed after a \
              rewind"
         );
-        assert_eq!(metrics.figures().dropped[6], (Dropped::Grown, 3));
+        assert_eq!(metrics.figures().dropped[7], (Dropped::Grown, 3));
     }
 }

@@ -146,6 +146,7 @@ mod tests {
     use wasgi_engine::{ReplyHead, Report, Request, RewindError, Rewound};
 
     use super::*;
+    use crate::budget::Budget;
     use crate::log::AccessFormat;
     use crate::threads::Threads;
     use crate::worker::Workers;
@@ -254,9 +255,10 @@ mod tests {
                     }
                     let pool = Pool::start(
                         app,
-                        Workers { started: 2, most: 2 },
+                        Workers::always(2, 2),
                         None,
                         &limits,
+                        &Budget::new(None),
                         of_server.clone(),
                         guests,
                     )

@@ -21,6 +21,11 @@ pub trait Runner: Send + Sync + 'static {
     /// Whether an instance was copied from the app's snapshot, and has not imported the app itself.
     fn is_copy(instance: &Self::Instance) -> bool;
 
+    /// Memory that an instance has for itself, in bytes. Takes some microseconds.
+    fn memory(_: &mut Self::Instance) -> u64 {
+        0
+    }
+
     /// Makes an instance that has handled a request ready for the next, after the reply; tells what the rewind took, if
     /// there was one.
     ///

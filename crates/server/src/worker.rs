@@ -1,7 +1,9 @@
 //! The workers of one app: who is free, who waits, and when one is replaced.
 
+mod idle;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use wasgi_engine::{Failure, Report, Request, RewindError};
 
 use crate::bill::Meter;
+use crate::budget::{Budget, Holder, Share};
 use crate::log::Log;
 use crate::metrics::{Dropped, Figures, Metrics};
 use crate::runner::Runner;
@@ -19,18 +22,29 @@ use crate::runner::Runner;
 /// First and longest wait between two tries to start a replacement.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// What an instance is expected to take before one of the app has been looked at.
+const EXPECTED: u64 = 4 << 20;
+
 /// How long a worker keeps its thread if its requests are short. One that takes longer lets others have it meanwhile.
 const TURN: Duration = Duration::from_millis(5);
 
 /// The workers of one app. Each is an instance that handles one request at a time.
 ///
 /// Requests wait for a free worker in the order they came, at most `queue` of them, each at most `queue-time`. A worker
-/// that is done takes the next one itself, so that an instance does not rest while requests wait.
+/// that is done takes the next one itself, so that an instance does not rest while requests wait. A worker without an
+/// instance gets one when the server's [`Budget`] has memory for it; until then the request waits as for a busy worker.
 pub struct Pool<R: Runner> {
     runner: R,
     log: Log,
     /// Where workers run.
     guests: Handle,
+    budget: Arc<Budget>,
+    /// What the next instance is expected to take of it: what the last one was found to.
+    expected: AtomicU64,
+    /// That many are started anew when one is lost, and stay when they are idle.
+    kept: u32,
+    /// Of starts when they were needed: when the next try may be, and the wait before it.
+    failed: Mutex<Option<(Instant, Duration)>>,
     state: Mutex<State<R::Instance>>,
     running: AtomicUsize,
     /// Told when `running` has come to 0.
@@ -44,7 +58,7 @@ pub struct Pool<R: Runner> {
 struct State<I> {
     /// Free workers, the one used last on top: its memory is in the caches.
     free: Vec<Worker<I>>,
-    /// Requests that wait; none while a worker is free.
+    /// Requests that wait; none while a worker is free that has an instance.
     waiting: VecDeque<Waiting>,
 }
 
@@ -82,10 +96,20 @@ struct Worker<I> {
     /// From 1; a replacement takes over the number.
     number: u32,
     /// Absent until the worker is first needed, and again when it has not been for a while.
-    instance: Option<I>,
+    live: Option<Live<I>>,
     idle_since: Instant,
     /// Requests until it is replaced.
     left: u64,
+}
+
+/// An instance, and the memory that is counted for it.
+struct Live<I> {
+    // Dropped first: memory is given back once it is free.
+    instance: I,
+    share: Share,
+    requests: u32,
+    /// Linear memory after its last request.
+    size: u64,
 }
 
 /// Why a request gets no worker.
@@ -100,8 +124,8 @@ pub enum Busy {
 }
 
 impl<R: Runner> Pool<R> {
-    /// Starts `workers.started` instances, at least one; of `limits` it takes `queue` and `queue-time`. Workers run on
-    /// `guests`.
+    /// Starts `workers.started` instances, as far as `budget` has memory for them; of `limits` it takes `queue` and
+    /// `queue-time`. Workers run on `guests`.
     ///
     /// A worker is replaced after `max_requests` requests, or up to a tenth more, so that they do not all go at once.
     ///
@@ -112,6 +136,7 @@ impl<R: Runner> Pool<R> {
         workers: Workers,
         max_requests: Option<u64>,
         limits: &wasgi_config::Limits,
+        budget: &Arc<Budget>,
         log: Log,
         guests: Handle,
     ) -> Result<Arc<Self>, R::Error> {
@@ -119,6 +144,10 @@ impl<R: Runner> Pool<R> {
             runner,
             log,
             guests,
+            budget: Arc::clone(budget),
+            expected: AtomicU64::new(EXPECTED),
+            kept: workers.kept,
+            failed: Mutex::default(),
             state: Mutex::new(State {
                 free: Vec::new(),
                 waiting: VecDeque::new(),
@@ -130,18 +159,18 @@ impl<R: Runner> Pool<R> {
             max_requests,
             metrics: Metrics::default(),
         });
-        let started = workers.started.max(1);
+        budget.join(pool.as_holder());
         // The last that is put back is the first to be taken: those that are there come before those that are not.
-        for number in (started + 1..=workers.most).rev() {
-            pool.add(number, None);
+        for number in (1..=workers.most).rev() {
+            let share = (number <= workers.started).then(|| pool.reserve()).flatten();
+            let live = match share {
+                Some(share) => Some(pool.start_instance(share).await?),
+                None => None,
+            };
+            pool.add(number, live);
         }
-        for number in (1..=started).rev() {
-            let instance = pool.start_instance().await?;
-            pool.add(number, Some(instance));
-        }
-        if workers.most > started {
-            pool.guests
-                .spawn(drop_idle(Arc::downgrade(&pool), started as usize));
+        if workers.most > workers.kept {
+            pool.guests.spawn(idle::drop_idle(Arc::downgrade(&pool), workers));
         }
         Ok(pool)
     }
@@ -173,15 +202,20 @@ impl<R: Runner> Pool<R> {
     pub(crate) fn submit(self: &Arc<Self>, request: Request, meter: Meter) -> Result<Ticket<R>, Busy> {
         let (job, taken_by) = (Job { request, meter }, TakenBy::default());
         let mut state = self.state();
-        if let Some(worker) = state.free.pop() {
+        if let Some(worker) = state.free.pop_if(|worker| worker.live.is_some()) {
             drop(state);
             taken_by.set(worker.number);
-            self.run(worker, job);
-        } else if state.waiting.len() < self.queue {
+            self.run(worker, job, None);
+        } else if state.waiting.len() < self.queue.saturating_add(state.free.len()) {
             state.waiting.push_back(Waiting {
                 job,
                 taken_by: taken_by.clone(),
             });
+            let startable = !state.free.is_empty();
+            drop(state);
+            if startable {
+                Arc::clone(self).go_on();
+            }
         } else {
             return Err(Busy::Full);
         }
@@ -202,46 +236,94 @@ impl<R: Runner> Pool<R> {
         }
     }
 
-    async fn start_instance(&self) -> Result<R::Instance, R::Error> {
+    async fn start_instance(&self, share: Share) -> Result<Live<R::Instance>, R::Error> {
         let instance = self.runner.start().await?;
         self.metrics.started(R::is_copy(&instance));
-        Ok(instance)
+        Ok(Live {
+            instance,
+            share,
+            requests: 0,
+            size: 0,
+        })
+    }
+
+    /// Starts an instance for a request, unless that failed a short while ago.
+    ///
+    /// # Errors
+    /// In words for the log.
+    async fn start_for_request(&self, share: Share) -> Result<Live<R::Instance>, String> {
+        let failed = *self.failed();
+        let now = Instant::now();
+        if let Some((until, _)) = failed.filter(|(until, _)| *until > now) {
+            return Err(format!("its next start is tried in {:?}", until - now));
+        }
+        let started = self.start_instance(share).await;
+        *self.failed() = started.is_err().then(|| {
+            let wait = failed.map_or(BACKOFF.0, |(_, wait)| (wait * 2).min(BACKOFF.1));
+            (Instant::now() + wait, wait)
+        });
+        started.map_err(|error| error.to_string())
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<(Instant, Duration)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State<R::Instance>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(self: &Arc<Self>, worker: Worker<R::Instance>, job: Job) {
+    fn as_holder(self: &Arc<Self>) -> Weak<dyn Holder> {
+        Arc::downgrade(self) as Weak<dyn Holder>
+    }
+
+    /// Memory for one more instance, if there is.
+    fn reserve(self: &Arc<Self>) -> Option<Share> {
+        let bytes = self.expected.load(Ordering::Relaxed);
+        self.budget.reserve(bytes, &self.as_holder())
+    }
+
+    fn run(self: &Arc<Self>, worker: Worker<R::Instance>, job: Job, reserved: Option<Share>) {
         self.running.fetch_add(1, Ordering::Relaxed);
         let lease = Lease {
             number: worker.number,
             pool: Arc::clone(self),
             worker: Some(worker),
+            reserved,
+            not_started: false,
         };
         // In a task of its own: it outlives a peer that goes away, and the reply, since the app's `close()` comes after.
         self.guests.spawn(lease.work(job));
     }
 
     /// A new worker, or a new instance of one: takes a request that waits, or waits for one.
-    fn add(self: &Arc<Self>, number: u32, instance: Option<R::Instance>) {
+    fn add(self: &Arc<Self>, number: u32, live: Option<Live<R::Instance>>) {
         let left = self
             .max_requests
             .map_or(u64::MAX, |max| max + rand::random_range(0..=max / 10));
         let worker = Worker {
             number,
-            instance,
+            live,
             idle_since: Instant::now(),
             left,
         };
         if let Some((worker, job)) = self.next(worker) {
-            self.run(worker, job);
+            self.run(worker, job, None);
         }
     }
 
-    /// Finds a free worker its next request, or its place among the free.
-    fn next(&self, worker: Worker<R::Instance>) -> Option<(Worker<R::Instance>, Job)> {
+    /// Finds a free worker its next request, or its place among the free: above those that have no instance.
+    fn next(self: &Arc<Self>, worker: Worker<R::Instance>) -> Option<(Worker<R::Instance>, Job)> {
         let mut state = self.state();
+        if worker.live.is_none() {
+            state.free.insert(0, worker);
+            let waiting = !state.waiting.is_empty();
+            drop(state);
+            if waiting {
+                Arc::clone(self).go_on();
+            }
+            return None;
+        }
         match state.waiting.pop_front() {
             Some(Waiting { job, taken_by }) => {
                 taken_by.set(worker.number);
@@ -249,26 +331,59 @@ impl<R: Runner> Pool<R> {
             }
             None => {
                 state.free.push(worker);
+                drop(state);
+                self.budget.tell();
                 None
             }
         }
     }
 
-    /// Starts a new instance for a number, in the background, however often it takes.
-    fn replace(self: &Arc<Self>, number: u32, old: Option<R::Instance>) {
+    /// Gives requests that wait to workers without an instance, as far as there is memory for them.
+    fn start_waiting(self: &Arc<Self>) {
+        let startable = || {
+            let state = self.state();
+            !state.waiting.is_empty() && !state.free.is_empty()
+        };
+        while startable() {
+            // With no lock held: other pools may have to give up an instance for it.
+            let Some(share) = self.reserve() else { return };
+            let mut state = self.state();
+            let Some(worker) = state.free.pop() else { break };
+            let Some(Waiting { job, taken_by }) = state.waiting.pop_front() else {
+                state.free.push(worker);
+                break;
+            };
+            drop(state);
+            taken_by.set(worker.number);
+            let reserved = worker.live.is_none().then_some(share);
+            self.run(worker, job, reserved);
+        }
+        // Who was told of memory and needs none tells the next.
+        self.budget.tell();
+    }
+
+    /// Starts a new instance for a number, in the background: however often it takes if it is one of those that are kept.
+    fn replace(self: &Arc<Self>, number: u32, old: Option<Live<R::Instance>>) {
         let pool = Arc::clone(self);
         self.guests.spawn(async move {
             drop(old);
             let mut wait = BACKOFF.0;
             loop {
-                match pool.start_instance().await {
-                    Ok(instance) => return pool.add(number, Some(instance)),
+                let Some(share) = pool.reserve() else {
+                    return pool.add(number, None);
+                };
+                match pool.start_instance(share).await {
+                    Ok(live) => return pool.add(number, Some(live)),
                     Err(error) => {
                         let name = pool.name();
                         pool.log.error(format_args!(
                             "app {name}: worker {number} does not start, next try in {wait:?}: {error}"
                         ));
                     }
+                }
+                if number > pool.kept {
+                    *pool.failed() = Some((Instant::now() + wait, wait));
+                    return pool.add(number, None);
                 }
                 sleep(wait).await;
                 wait = (wait * 2).min(BACKOFF.1);
@@ -312,36 +427,35 @@ impl<R: Runner> Drop for Ticket<R> {
 /// How many workers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// Started at once and kept.
+    /// Have an instance from the start.
     pub started: u32,
-    /// As many as there may be; those beyond `started` come when they are needed and go when they are not.
+    /// Keep it when they are idle; others get one when it is needed.
+    pub kept: u32,
+    /// As many as there may be.
     pub most: u32,
+    /// How long an instance beyond those that are kept stays without a request.
+    pub idle: Duration,
 }
 
-/// How long a worker beyond those that are kept stays without a request.
-const IDLE: Duration = Duration::from_secs(30);
-
-/// Gives back the memory of workers that have not been needed for a while, all but `kept` of them.
-async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, kept: usize) {
-    loop {
-        sleep(IDLE / 3).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let dropped: Vec<_> = {
-            let mut state = pool.state();
-            let there = |worker: &&Worker<_>| worker.instance.is_some();
-            let there = state.free.iter().filter(there).count();
-            state
-                .free
-                .iter_mut()
-                .filter(|worker| worker.instance.is_some() && worker.idle_since.elapsed() >= IDLE)
-                .take(there.saturating_sub(kept))
-                .map(|worker| worker.instance.take())
-                .collect()
-        };
-        for _ in &dropped {
-            pool.metrics.dropped(Dropped::Idle);
+impl Workers {
+    /// Those of an app that is always there: `started` of them are kept, the others stay for half a minute.
+    pub fn always(started: u32, most: u32) -> Self {
+        Self {
+            started,
+            kept: started,
+            most,
+            idle: Duration::from_secs(30),
         }
-        drop(dropped);
+    }
+
+    /// Those of an app that takes no memory while nobody asks for it.
+    pub fn on_demand(most: u32, idle: Duration) -> Self {
+        Self {
+            started: 0,
+            kept: 0,
+            most,
+            idle,
+        }
     }
 }
 
@@ -350,6 +464,9 @@ struct Lease<R: Runner> {
     pool: Arc<Pool<R>>,
     number: u32,
     worker: Option<Worker<R::Instance>>,
+    /// The memory for its instance, while that is not there.
+    reserved: Option<Share>,
+    not_started: bool,
 }
 
 impl<R: Runner> Lease<R> {
@@ -362,6 +479,10 @@ impl<R: Runner> Lease<R> {
             };
             let now = Instant::now();
             worker.idle_since = now;
+            if self.pool.has_more_than_its_share() {
+                self.pool.metrics.dropped(Dropped::Evicted);
+                worker.live = None;
+            }
             let Some(next) = self.pool.next(worker) else {
                 return;
             };
@@ -381,20 +502,20 @@ impl<R: Runner> Lease<R> {
             return false;
         };
         let number = self.number;
-        let instance = match &mut worker.instance {
-            Some(instance) => instance,
-            absent => match self.pool.start_instance().await {
-                Ok(instance) => absent.insert(instance),
-                Err(error) => {
+        let live = match (&mut worker.live, self.reserved.take()) {
+            (Some(live), _) => live,
+            (absent, Some(share)) => match self.pool.start_for_request(share).await {
+                Ok(live) => absent.insert(live),
+                Err(why) => {
                     let mut reply = request.reply;
-                    reply.fail(Failure::Crashed(format!(
-                        "worker {number} does not start: {error}"
-                    )));
+                    reply.fail(Failure::NotStarted(why));
+                    self.not_started = true;
                     return false;
                 }
             },
+            (None, None) => return false,
         };
-        let report = R::handle(instance, request).await;
+        let report = R::handle(&mut live.instance, request).await;
         self.pool.metrics.handled(&report);
         meter.ran(&report);
         worker.left = worker.left.saturating_sub(1);
@@ -406,12 +527,13 @@ impl<R: Runner> Lease<R> {
             self.pool.worn_out(number);
             return false;
         }
-        match self.pool.runner.renew(instance).await {
+        match self.pool.runner.renew(&mut live.instance).await {
             Ok(rewound) => {
                 if let Some(rewound) = rewound {
                     self.pool.metrics.rewound(&rewound);
                     meter.rewound(rewound);
                 }
+                self.pool.weigh(live, report.memory);
                 true
             }
             Err(error) => {
@@ -419,6 +541,29 @@ impl<R: Runner> Lease<R> {
                 false
             }
         }
+    }
+}
+
+/// Memory of instances.
+impl<R: Runner> Pool<R> {
+    /// Looks at what an instance takes. Not after each request: most of the pages that it will ever write it writes in the
+    /// first, and growth shows in its size.
+    fn weigh(&self, live: &mut Live<R::Instance>, size: u64) {
+        live.requests = live.requests.saturating_add(1);
+        if !live.requests.is_power_of_two() && size == live.size {
+            return;
+        }
+        live.size = size;
+        let bytes = R::memory(&mut live.instance);
+        live.share.set(bytes);
+        self.expected.store(bytes, Ordering::Relaxed);
+        self.budget.trim();
+    }
+
+    /// Whether another pool has none of the memory that this one has for several instances: then one of them is given up
+    /// after its request, so that who keeps all its instances busy does not keep others out.
+    fn has_more_than_its_share(&self) -> bool {
+        self.budget.is_short() && self.running.load(Ordering::Relaxed) > 1
     }
 }
 
@@ -464,8 +609,13 @@ impl<R: Runner> Pool<R> {
 
 impl<R: Runner> Drop for Lease<R> {
     fn drop(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            self.pool.replace(worker.number, worker.instance);
+        match self.worker.take() {
+            // What failed at a request's cost is tried again at the next one's.
+            Some(worker) if self.not_started && worker.number > self.pool.kept => {
+                self.pool.add(worker.number, None);
+            }
+            Some(worker) => self.pool.replace(worker.number, worker.live),
+            None => {}
         }
         if self.pool.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.pool.quiet.notify_waiters();

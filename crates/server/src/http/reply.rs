@@ -130,6 +130,7 @@ pub(super) fn status(failure: &Failure) -> Option<StatusCode> {
         Failure::App | Failure::BadReply(_) | Failure::Exited(_) | Failure::Crashed(_) => {
             Some(StatusCode::INTERNAL_SERVER_ERROR)
         }
+        Failure::NotStarted(_) => Some(StatusCode::SERVICE_UNAVAILABLE),
         Failure::TimeLimit => Some(StatusCode::GATEWAY_TIMEOUT),
         Failure::Body(BodyError::TooLarge) => Some(StatusCode::PAYLOAD_TOO_LARGE),
         Failure::Body(BodyError::TimedOut) => Some(StatusCode::REQUEST_TIMEOUT),

@@ -204,7 +204,11 @@ fn failed(connection: &Connection, record: Record, failure: &Failure) -> Result<
         Failure::App => {}
         // Told by the access line.
         Failure::Body(_) => {}
-        Failure::BadReply(_) | Failure::TimeLimit | Failure::Exited(_) | Failure::Crashed(_) => {
+        Failure::BadReply(_)
+        | Failure::TimeLimit
+        | Failure::Exited(_)
+        | Failure::Crashed(_)
+        | Failure::NotStarted(_) => {
             connection
                 .log
                 .warn(format_args!("app {} [{}]: {failure}", connection.app, record.id));

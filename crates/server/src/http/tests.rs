@@ -3,6 +3,7 @@
 
 mod bills;
 mod bodies;
+mod demand;
 mod framing;
 mod queue;
 mod times;
@@ -21,6 +22,7 @@ use wasgi_config::Limits;
 use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Report, Request, RewindError, Rewound};
 
 use super::service::{Peer, serve};
+use crate::budget::Budget;
 use crate::log::{AccessFormat, Log};
 use crate::run::Site;
 use crate::runner::Runner;
@@ -178,12 +180,10 @@ impl Server {
         let log = Log::to(Box::new(lines.clone()), AccessFormat::Combined, false).unwrap();
         let pool = Pool::start(
             app,
-            Workers {
-                started: workers,
-                most: workers,
-            },
+            Workers::always(workers, workers),
             max_requests,
             &limits,
+            &Budget::new(None),
             log.clone(),
             Handle::current(),
         )

@@ -74,14 +74,19 @@ impl Billed {
             open: Arc::clone(&open),
             ends: Arc::clone(&ends),
         };
-        let workers = Workers {
-            started: 1,
-            most: workers,
-        };
+        let (workers, budget) = (Workers::always(1, workers), Budget::new(None));
         let limits = Limits::default();
-        let pool = Pool::start(app, workers, None, &limits, log.clone(), Handle::current())
-            .await
-            .unwrap();
+        let pool = Pool::start(
+            app,
+            workers,
+            None,
+            &limits,
+            &budget,
+            log.clone(),
+            Handle::current(),
+        )
+        .await
+        .unwrap();
         Self {
             site: Site::new(pool, limits, log.clone()),
             stop: watch::channel(false).0,

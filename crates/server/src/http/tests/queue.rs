@@ -254,9 +254,10 @@ async fn start(
     (
         Pool::start(
             starting,
-            Workers { started: 2, most: 2 },
+            Workers::always(2, 2),
             max_requests,
             &Limits::default(),
+            &Budget::new(None),
             log,
             Handle::current(),
         )
