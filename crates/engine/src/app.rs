@@ -223,7 +223,7 @@ impl App {
         self.shared.log.line(None, text);
     }
 
-    fn bare(&self) -> Result<Arc<Image>, StartError> {
+    pub(crate) fn bare(&self) -> Result<Arc<Image>, StartError> {
         self.shared
             .engine
             .bare()

@@ -80,8 +80,8 @@ impl Engine {
         })
     }
 
-    /// Memory as the module's data segments make it: what an instance without a snapshot starts from. Made when it is first
-    /// asked for; where images come from disk, nobody asks.
+    /// Memory as the module's data segments make it: what an instance without a snapshot starts from, and what images have
+    /// in common. Made when it is first asked for.
     ///
     /// # Errors
     /// [`EngineError`]; also when the guest's file is not the one that was compiled any more.

@@ -161,7 +161,8 @@ impl App {
             abi::OK => {}
             _ => return Err(StartError::Import(raw.log.last_line())),
         }
-        let snapshot = Snapshot::take(&mut raw.store, &raw.instance).map_err(StartError::Snapshot)?;
+        let snapshot =
+            Snapshot::take(&mut raw.store, &raw.instance, &self.bare()?).map_err(StartError::Snapshot)?;
         Ok(Ok(Arc::new(snapshot)))
     }
 
@@ -305,7 +306,8 @@ def app(environ, start_response):
         file.read_exact_at(&mut key, 12).expect("key");
         let key = crate::image_key::Key(u128::from_le_bytes(key));
         // SAFETY: the file is written again below, with the same memory.
-        let mut snapshot = unsafe { image_file::read(file.try_clone().expect("dup"), key) }.expect("reads");
+        let mut snapshot = unsafe { image_file::read(file.try_clone().expect("dup"), key, || engine.bare()) }
+            .expect("reads");
         snapshot.manifest.taken.wall -= 5 * hour;
         snapshot.manifest.taken.monotonic += day;
         image_file::write(&file, key, &snapshot).expect("writes");

@@ -29,6 +29,7 @@ pub struct StoredImage {
 
 /// One app's place in the folder of images.
 pub(crate) struct ImageCache {
+    engine: Engine,
     folder: PrivateFolder,
     /// What the names of this app's images begin with.
     prefix: String,
@@ -46,6 +47,7 @@ impl ImageCache {
         // What is checked is each folder by itself: the images' own would be made with the outer one.
         PrivateFolder::open(&engine.cache)?;
         Ok(Self {
+            engine: engine.clone(),
             folder: PrivateFolder::open(&Self::path(engine))?,
             prefix: prefix(spec),
         })
@@ -70,7 +72,7 @@ impl ImageCache {
         };
         // SAFETY: the file comes from a private folder. Only this user can change it, and wasgi itself writes a file before
         // it has its name, never after.
-        unsafe { image_file::read(file, key) }.map(Some)
+        unsafe { image_file::read(file, key, || self.engine.bare()) }.map(Some)
     }
 
     /// Keeps a snapshot, and removes those of other keys.

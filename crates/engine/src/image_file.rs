@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!   0                                             64 KiB - 16    64 KiB
-//!   | magic, format, key, length, manifest, zeros | checksum     | memory: |aaaa|    |cccc|  zero pages are holes
+//!   | magic, format, key, length, manifest, rows,  | checksum     | memory: |aaaa|    |cccc|  zero pages are holes
+//!   | zeros                                        |
 //! ```
 //!
-//! Numbers are little-endian. The checksum is over the header before it and, with its place, each page that is not zero.
+//! Numbers are little-endian. The rows are those of the guest's own image that the memory has unchanged: holes, too. The
+//! checksum is over the header before it and, with its place, each page that is here and not zero.
 //! The memory begins on a page of any size that Linux has, so that it can be mapped from the file as it is.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -19,8 +22,9 @@ use rustix::fs::SeekFrom;
 use twox_hash::XxHash3_128;
 
 use crate::clock::{Clock, Moment};
+use crate::engine::EngineError;
 use crate::guest_module::WASM_PAGE;
-use crate::image::{Image, PAGE, used_pages};
+use crate::image::{Base, Image, MAX_ROWS, PAGE, used_pages, used_parts};
 use crate::image_key::Key;
 use crate::snapshot::{MAX_ENTROPY, Manifest, Snapshot};
 use crate::time_limit::InterruptWords;
@@ -28,7 +32,7 @@ use crate::time_limit::InterruptWords;
 const MAGIC: [u8; 8] = *b"wasgiimg";
 
 /// Changes with the layout, and with what the host expects of a memory.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where the memory begins.
 const HEADER: usize = 64 << 10;
@@ -54,30 +58,40 @@ pub(crate) enum Unusable {
     Key,
     #[error(transparent)]
     System(#[from] io::Error),
+    #[error(transparent)]
+    Guest(#[from] EngineError),
 }
 
 /// Writes a snapshot into an empty file.
 pub(crate) fn write(file: &File, key: Key, snapshot: &Snapshot) -> io::Result<()> {
     let memory = &*snapshot.image.view()?;
-    let mut header = header(key, memory.len(), &snapshot.manifest);
+    let rows = snapshot.image.base().map_or(&[][..], |base| &base.rows);
+    let mut header = header(key, memory.len(), &snapshot.manifest, rows);
     let mut checksum = Checksum::new(&header);
     file.set_len((HEADER + memory.len()) as u64)?;
-    for (at, page) in used_pages(memory) {
-        checksum.page(at, page);
-        file.write_all_at(page, (HEADER + at) as u64)?;
+    for (at, part) in used_parts(memory, rows) {
+        for (inside, page) in used_pages(part) {
+            checksum.page(at + inside, page);
+        }
+        file.write_all_at(part, (HEADER + at) as u64)?;
     }
     header.extend(checksum.0.finish_128().to_le_bytes());
     file.write_all_at(&header, 0)
 }
 
-/// The snapshot that a file holds. All of the file has been read and checked then.
+/// The snapshot that a file holds. All of the file has been read and checked then. `bare` is the guest's own image, asked
+/// for if the snapshot has rows of it.
 ///
 /// # Errors
 /// [`Unusable`].
 ///
 /// # Safety
 /// Nobody changes or cuts the file as long as the snapshot's image, or a memory made from it, is alive.
-pub(crate) unsafe fn read(file: File, key: Key) -> Result<Snapshot, Unusable> {
+pub(crate) unsafe fn read(
+    file: File,
+    key: Key,
+    bare: impl FnOnce() -> Result<Arc<Image>, EngineError>,
+) -> Result<Snapshot, Unusable> {
     let mut header = vec![0; HEADER];
     file.read_exact_at(&mut header, 0)
         .map_err(|error| match error.kind() {
@@ -107,12 +121,17 @@ pub(crate) unsafe fn read(file: File, key: Key) -> Result<Snapshot, Unusable> {
         return Err(Unusable::Key);
     }
     let manifest = fields.manifest();
+    let rows = fields.rows();
     let length = usize::try_from(length).map_err(|_| Unusable::Other)?;
     if length == 0 || length % WASM_PAGE != 0 {
         return Err(Unusable::Other);
     }
+    let base = match rows.is_empty() {
+        true => None,
+        false => Some(Base { image: bare()?, rows }),
+    };
     // SAFETY: the file has this length, as was just seen; that it stays as it is, the caller answers for.
-    let image = unsafe { Image::of_file(file.into(), HEADER as u64, length) };
+    let image = unsafe { Image::of_file(file.into(), HEADER as u64, length, base)? };
     Ok(Snapshot {
         image: Arc::new(image),
         clock: Clock::since(manifest.taken),
@@ -121,7 +140,7 @@ pub(crate) unsafe fn read(file: File, key: Key) -> Result<Snapshot, Unusable> {
 }
 
 /// The header up to its checksum.
-fn header(key: Key, length: usize, manifest: &Manifest) -> Vec<u8> {
+fn header(key: Key, length: usize, manifest: &Manifest, rows: &[Range<usize>]) -> Vec<u8> {
     let Manifest {
         stack_pointer,
         interrupt_words,
@@ -152,6 +171,12 @@ fn header(key: Key, length: usize, manifest: &Manifest) -> Vec<u8> {
         header.extend(at.to_le_bytes());
         header.extend(length.to_le_bytes());
     }
+    assert!(rows.len() <= MAX_ROWS, "an image has no more");
+    header.extend((rows.len() as u32).to_le_bytes());
+    for row in rows {
+        header.extend((row.start as u64).to_le_bytes());
+        header.extend((row.end as u64).to_le_bytes());
+    }
     header.resize(CHECKSUM, 0);
     header
 }
@@ -174,7 +199,13 @@ impl Fields<'_> {
         Duration::new(u64::from_le_bytes(self.take()), self.number())
     }
 
-    fn manifest(mut self) -> Manifest {
+    fn rows(&mut self) -> Vec<Range<usize>> {
+        let count = (self.number() as usize).min(MAX_ROWS);
+        let mut place = || u64::from_le_bytes(self.take()) as usize;
+        (0..count).map(|_| place()..place()).collect()
+    }
+
+    fn manifest(&mut self) -> Manifest {
         let stack_pointer = i32::from_le_bytes(self.take());
         let taken = Moment {
             monotonic: self.time(),
@@ -249,6 +280,14 @@ mod tests {
 
     const KEY: Key = Key(0x1234);
 
+    /// What the image has in common with the guest's own.
+    const ROWS: Range<usize> = 10 * PAGE..30 * PAGE;
+
+    fn bare() -> Arc<Image> {
+        let pages = [9; 20 * PAGE];
+        Arc::new(Image::of_parts(WASM_PAGE * 2, [(ROWS.start, &pages[..])]).expect("image"))
+    }
+
     fn snapshot() -> Snapshot {
         let parts = [(5, &b"hello"[..]), (9 * PAGE, b"x"), (2 * WASM_PAGE - 1, b"z")];
         let manifest = Manifest {
@@ -265,8 +304,11 @@ mod tests {
                 wall: Duration::new(7, 8),
             },
         };
+        let memory = Image::of_parts(2 * WASM_PAGE, parts).expect("image");
+        let mut memory = memory.view().expect("view").to_vec();
+        memory[ROWS].fill(9);
         Snapshot {
-            image: Arc::new(Image::of_parts(2 * WASM_PAGE, parts).expect("image")),
+            image: Arc::new(Image::of_memory(&memory, Some(&bare())).expect("image")),
             manifest,
             clock: Clock::of_process(),
         }
@@ -280,7 +322,7 @@ mod tests {
 
     fn open(file: &File) -> Result<Snapshot, Unusable> {
         // SAFETY: what this returns is gone before the file is changed.
-        unsafe { read(file.try_clone().expect("dup"), KEY) }
+        unsafe { read(file.try_clone().expect("dup"), KEY, || Ok(bare())) }
     }
 
     fn said(file: &File) -> String {

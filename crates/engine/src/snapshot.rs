@@ -35,7 +35,13 @@ pub(crate) struct Manifest {
 
 impl Snapshot {
     /// Takes the state of an instance whose app has been sealed and that is not running.
-    pub(crate) fn take(store: &mut Store<Guest>, instance: &wasmtime::Instance) -> io::Result<Self> {
+    ///
+    /// What it has unchanged of `bare`, which the instance was made from, it takes from there.
+    pub(crate) fn take(
+        store: &mut Store<Guest>,
+        instance: &wasmtime::Instance,
+        bare: &Arc<Image>,
+    ) -> io::Result<Self> {
         let guest = store.data_mut();
         let entropy = std::mem::take(&mut guest.entropy);
         let interrupt_words = guest.interrupt_words;
@@ -43,7 +49,7 @@ impl Snapshot {
         let memory = guest
             .memory
             .ok_or_else(|| io::Error::other("the guest has no memory"))?;
-        let image = Image::of_memory(memory.data(&*store))?;
+        let image = Image::of_memory(memory.data(&*store), Some(bare))?;
         let stack_pointer = instance
             .get_global(&mut *store, STACK_POINTER)
             .and_then(|global| global.get(&mut *store).i32())
