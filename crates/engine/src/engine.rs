@@ -1,15 +1,17 @@
 //! CPython compiled to machine code, once for every app.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wasmtime::{Config, InstancePre, Linker, Module, OptLevel};
 
 use crate::checks;
 use crate::code_cache;
+use crate::folder_state::FolderState;
 use crate::guest::Guest;
 use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
+use crate::image_key::NoKey;
 use crate::memory::{GUARD, Memories, RESERVED};
 use crate::private_folder::checksum;
 use crate::python::PythonFiles;
@@ -35,6 +37,7 @@ pub struct Engine {
     /// The guest with the host's functions: what an instance of any app is made from.
     pub(crate) linked: InstancePre<Guest>,
     bare: Arc<OnceLock<Arc<Image>>>,
+    library: Arc<Mutex<Option<Arc<FolderState>>>>,
     pub(crate) ticks: Arc<Ticks>,
     /// Tells the guest from others.
     pub(crate) digest: u128,
@@ -71,6 +74,7 @@ impl Engine {
             wasmtime,
             linked,
             bare: Arc::default(),
+            library: Arc::default(),
             ticks,
             digest,
             cache: cache.to_owned(),
@@ -96,6 +100,24 @@ impl Engine {
         let memory = guest_module::first_memory(&wasm)?;
         let image = Image::of_parts(memory.length, memory.data).map_err(EngineError::Image)?;
         Ok(self.bare.get_or_init(|| Arc::new(image)).clone())
+    }
+}
+
+impl Engine {
+    /// The standard library's files. It belongs to the guest, whose module is not read again either: after the first time
+    /// they are not looked at any more, unless the library was being written just then.
+    pub(crate) fn library(&self, passed_over: &[&Path]) -> Result<Arc<FolderState>, NoKey> {
+        let folder = &self.python.lib;
+        if passed_over.iter().any(|path| path.starts_with(folder)) {
+            return FolderState::look(folder, passed_over).map(Arc::new);
+        }
+        let mut library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &*library {
+            return Ok(state.clone());
+        }
+        let state = Arc::new(FolderState::look(folder, passed_over)?);
+        *library = state.is_settled().then(|| state.clone());
+        Ok(state)
     }
 }
 
@@ -160,4 +182,20 @@ pub enum EngineError {
     /// The clock's thread could not be started.
     #[error("cannot start the engine's clock thread")]
     Thread(#[source] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_library_is_looked_at_once() {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let python = PythonFiles::open(&target.join("python")).expect("`make python` has built the guest");
+        let engine = Engine::new(&python, &target.join("test-cache"), &mut |_| ()).expect("engine");
+        let [a, b] = [(); 2].map(|()| engine.library(&[]).expect("looks"));
+        assert!(Arc::ptr_eq(&a, &b));
+        let c = engine.library(&[&python.lib.join("python3.13")]).expect("looks");
+        assert!(*c != *a, "what is passed over is not in it");
+    }
 }

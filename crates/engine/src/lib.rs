@@ -15,6 +15,7 @@ mod code_cache;
 mod engine;
 mod exchange;
 mod first_start;
+mod folder_state;
 mod guest;
 mod guest_module;
 mod host;
