@@ -113,6 +113,11 @@ pub(crate) struct Chosen {
 
 /// Reads the file, if one is meant, and the options over it.
 pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
+    choose_app(matches, matches.get_one("APP"))
+}
+
+/// As [`choose`], for one of several APPs.
+pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<Chosen, Failure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let many =
         |name: &str| -> Vec<String> { matches.get_many(name).into_iter().flatten().cloned().collect() };
@@ -145,7 +150,7 @@ pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
         dirs: many("dir"),
         ..Overrides::default()
     };
-    let (file, label) = match matches.get_one::<String>("APP").map(|app| (app, what(app))) {
+    let (file, label) = match app.map(|app| (app, what(app))) {
         Some((app, What::Toml)) => (Some(PathBuf::from(app)), app.clone()),
         Some((app, What::Python)) => {
             overrides.wsgi_file = Some(app.clone());

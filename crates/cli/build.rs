@@ -1,15 +1,18 @@
-//! `wasgi build`: makes an app's image ahead of time.
+//! `wasgi build`: makes the images of apps ahead of time.
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
-use clap::{ArgMatches, Command};
-use wasgi_engine::{BuildError, NotStored};
+use clap::{Arg, ArgMatches, Command, value_parser};
+use wasgi_engine::{BuildError, Engine, NotStored};
 use wasgi_server::{AccessFormat, Log, Threads};
 
 use crate::app_options::Chosen;
+use crate::builds::{Wanted, build_all, table};
 use crate::failure::Failure;
+use crate::progress::Progress;
 use crate::serve::LAST_LINES;
 use crate::{app_options, hosted, interpreter, spec};
 
@@ -18,25 +21,43 @@ Examples:
   wasgi build                     app.toml of this folder
   wasgi build shop/app.toml
   wasgi build hello:app --root src --snapshot-cache
+  wasgi build tenants/*/app.toml  side by side, with a table at the end
 
 For apps with snapshot-cache = true: imports the app and keeps its memory on disk, so that the next
-`wasgi serve` by this user starts from there. An image that is up to date is left as it is.";
+`wasgi serve` by this user starts from there. An image that is up to date is left as it is.
+
+Of several apps, one that fails does not stop the others: its traceback is on standard error, its line of the
+table says why, and the exit code is 1.";
 
 pub(crate) fn command() -> Command {
     let command =
-        Command::new("build").about("Make the app's image ahead of time, for servers that start from it");
+        Command::new("build").about("Make images of apps ahead of time, for servers that start from them");
     app_options::add(command)
+        .mut_arg("APP", |app| app.num_args(0..))
+        .arg(
+            Arg::new("jobs")
+                .long("jobs")
+                .short('j')
+                .value_name("N")
+                .value_parser(value_parser!(u16).range(1..))
+                .help("Of several apps, import so many at a time [default: one for each core]")
+                .help_heading("Host"),
+        )
         .arg(interpreter::option())
         .after_help(EXAMPLES)
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let Chosen { label, config } = app_options::choose(matches)?;
+    let apps: Vec<&String> = matches.get_many("APP").into_iter().flatten().collect();
+    match apps[..] {
+        [] | [_] => one(matches, app_options::choose(matches)?),
+        _ => many(matches, &apps),
+    }
+}
+
+fn one(matches: &ArgMatches, Chosen { label, config }: Chosen) -> Result<ExitCode, Failure> {
     if !config.app.snapshot_cache {
-        return Err(Failure::Usage(format!(
-            "{label}: without snapshot-cache no server would take the image\n\
-             hint: write snapshot-cache = true below [app], or give --snapshot-cache here and to wasgi serve"
-        )));
+        return Err(Failure::Usage(format!("{label}: {WITHOUT_CACHE}\n{CACHE_HINT}")));
     }
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
@@ -61,6 +82,55 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
     }
 }
+
+fn many(matches: &ArgMatches, apps: &[&String]) -> Result<ExitCode, Failure> {
+    let progress = Progress::to_stderr(apps.len());
+    let log = Log::to(progress.writer(), AccessFormat::Off, false).context("cannot start the log")?;
+    let engine = interpreter::engine(matches)?;
+    let wanted: Vec<_> = apps
+        .iter()
+        .map(|app| wanted(matches, app, &engine, &log))
+        .collect();
+    let jobs = match matches.get_one::<u16>("jobs") {
+        Some(jobs) => usize::from(*jobs),
+        None => available_parallelism().map_or(1, usize::from),
+    };
+    let threads = Threads::start().context("cannot start")?;
+    let begun = Instant::now();
+    let built = threads.block_on(build_all(wanted, jobs, &threads.guests(), &progress));
+    log.flush(LAST_LINES);
+    println!("{}", table(&built, begun.elapsed()));
+    Ok(match built.iter().all(|built| built.image.is_ok()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// One of several apps. What is wrong with its file goes to the log, as what is wrong with its code does.
+fn wanted(matches: &ArgMatches, app: &String, engine: &Engine, log: &Log) -> Wanted {
+    let (label, app) = match app_options::choose_app(matches, Some(app)) {
+        Ok(Chosen { label, config }) if config.app.snapshot_cache => {
+            let app = engine.app(spec::spec(&config), log.app(&config.app.name));
+            (label, Ok(app))
+        }
+        Ok(Chosen { label, .. }) => (label, Err(WITHOUT_CACHE.to_owned())),
+        Err(failure) => {
+            for line in failure.to_string().lines() {
+                log.note(format_args!("{line}"));
+            }
+            (
+                app.clone(),
+                Err("its configuration is wrong, see above".to_owned()),
+            )
+        }
+    };
+    Wanted { label, app }
+}
+
+const WITHOUT_CACHE: &str = "without snapshot-cache no server would take the image";
+
+const CACHE_HINT: &str =
+    "hint: write snapshot-cache = true below [app], or give --snapshot-cache here and to wasgi serve";
 
 fn hint(why: &NotStored) -> &'static str {
     match why {

@@ -5,12 +5,14 @@
 
 mod app_options;
 mod build;
+mod builds;
 mod check;
 mod check_isolation;
 mod difference;
 mod failure;
 mod hosted;
 mod interpreter;
+mod progress;
 mod python;
 mod serve;
 mod signals;

@@ -9,6 +9,7 @@ mod bill;
 mod check_isolation;
 mod config;
 mod copies;
+mod density;
 mod examples;
 mod flask;
 mod http;
