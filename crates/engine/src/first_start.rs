@@ -8,6 +8,7 @@ use crate::app::{App, Raw, StartError};
 use crate::exchange::Failure;
 use crate::guest::begin;
 use crate::image_cache::{ImageCache, StoredImage};
+use crate::image_file::Unusable;
 use crate::image_key::{Ingredients, NoKey};
 use crate::snapshot::Snapshot;
 use crate::spec::Isolation;
@@ -61,6 +62,9 @@ pub enum BuildError {
     NotStored(#[from] NotStored),
 }
 
+/// The snapshot that was looked for.
+type Found = Result<Option<Snapshot>, Unusable>;
+
 /// How an app came by its snapshot.
 pub(crate) struct FirstStart {
     /// `None` if the app cannot be copied.
@@ -92,18 +96,12 @@ impl App {
     }
 
     async fn find_or_make(&self) -> Result<FirstStart, StartError> {
-        let cached = ImageCache::open(self.engine(), self.spec())
-            .map_err(|source| NotStored::Folder {
-                path: ImageCache::path(self.engine()),
-                source,
-            })
-            .and_then(|cache| Ok((cache, Ingredients::look(self.engine(), self.spec())?)));
-        let (cache, mut before) = match cached {
-            Ok(cached) => cached,
-            Err(why) => return Ok(FirstStart::of(self.import().await?, |_| Err(why))),
+        let (cache, mut before, found) = match self.apart(Self::look_for_image).await {
+            Ok(looked) => looked,
+            Err(why) => return Ok(FirstStart::of(self.import().await?, why)),
         };
         let key = before.key();
-        match cache.find(key) {
+        match found {
             Ok(Some(snapshot)) => {
                 let stored = cache.stored(key, false).map_err(|source| NotStored::Write {
                     path: cache.file(key),
@@ -120,31 +118,69 @@ impl App {
         self.say("importing the app to make its image, for this start and the next ones");
         if !before.is_settled() {
             tokio::time::sleep(Ingredients::SETTLE).await;
-            before = match Ingredients::look(self.engine(), self.spec()) {
+            let looked = self.apart(|app| Ingredients::look(app.engine(), app.spec()));
+            before = match looked.await {
                 Ok(before) => before,
-                Err(why) => return Ok(FirstStart::of(self.import().await?, |_| Err(why.into()))),
+                Err(why) => return Ok(FirstStart::of(self.import().await?, why.into())),
             };
         }
-        let imported = self.import().await?;
-        let mut on_disk = None;
-        let mut first = FirstStart::of(imported, |snapshot| {
-            let after = Ingredients::look(self.engine(), self.spec())?;
-            if let Some(changed) = after.difference(&before) {
-                return Err(NotStored::Changed(changed));
-            }
-            let key = after.key();
-            let stored = cache.store(key, snapshot).map_err(|source| NotStored::Write {
-                path: cache.file(key),
-                source,
-            })?;
-            on_disk = cache.find(key).ok().flatten();
-            Ok(stored)
-        });
-        // The same memory, but the system's cache of a file and not this process's own.
-        if let Some(snapshot) = on_disk {
-            first.snapshot = Some(Arc::new(snapshot));
+        let snapshot = match self.import().await? {
+            Ok(snapshot) => snapshot,
+            Err(files) => return Ok(FirstStart::without_image(files)),
+        };
+        let taken = snapshot.clone();
+        let stored = self.apart(move |app| app.store(&cache, &before, &taken)).await;
+        Ok(match stored {
+            Ok((stored, on_disk)) => FirstStart {
+                snapshot: Some(on_disk.map_or(snapshot, Arc::new)),
+                stored: Ok(stored),
+            },
+            Err(why) => FirstStart::of(Ok(snapshot), why),
+        })
+    }
+
+    /// All that goes into the app's image, and the image if it is there.
+    fn look_for_image(&self) -> Result<(ImageCache, Ingredients, Found), NotStored> {
+        let cache = ImageCache::open(self.engine(), self.spec()).map_err(|source| NotStored::Folder {
+            path: ImageCache::path(self.engine()),
+            source,
+        })?;
+        let ingredients = Ingredients::look(self.engine(), self.spec())?;
+        let found = cache.find(ingredients.key());
+        Ok((cache, ingredients, found))
+    }
+
+    /// Keeps a snapshot of an app that was imported when it was made of `before`. Also returns what is on disk now: the same
+    /// memory, but the system's cache of a file and not this process's own.
+    fn store(
+        &self,
+        cache: &ImageCache,
+        before: &Ingredients,
+        snapshot: &Snapshot,
+    ) -> Result<(StoredImage, Option<Snapshot>), NotStored> {
+        let after = Ingredients::look(self.engine(), self.spec())?;
+        if let Some(changed) = after.difference(before) {
+            return Err(NotStored::Changed(changed));
         }
-        Ok(first)
+        let key = after.key();
+        let stored = cache.store(key, snapshot).map_err(|source| NotStored::Write {
+            path: cache.file(key),
+            source,
+        })?;
+        Ok((stored, cache.find(key).ok().flatten()))
+    }
+
+    /// Runs what reads or writes many files on a thread for such: instances of others do not wait for it.
+    async fn apart<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> T {
+        let app = self.clone();
+        match tokio::task::spawn_blocking(move || work(&app)).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     /// Imports the app and takes its snapshot. Of one that cannot be copied, the line that says why.
@@ -195,19 +231,21 @@ impl App {
 }
 
 impl FirstStart {
-    fn of(
-        imported: Result<Arc<Snapshot>, String>,
-        store: impl FnOnce(&Snapshot) -> Result<StoredImage, NotStored>,
-    ) -> Self {
+    /// Of an app that was imported, and whose image, if it can have one, is not kept.
+    fn of(imported: Result<Arc<Snapshot>, String>, why: NotStored) -> Self {
         match imported {
             Ok(snapshot) => Self {
-                stored: store(&snapshot),
                 snapshot: Some(snapshot),
+                stored: Err(why),
             },
-            Err(files) => Self {
-                stored: Err(NotStored::FilesOpen(files)),
-                snapshot: None,
-            },
+            Err(files) => Self::without_image(files),
+        }
+    }
+
+    fn without_image(files: String) -> Self {
+        Self {
+            snapshot: None,
+            stored: Err(NotStored::FilesOpen(files)),
         }
     }
 }
