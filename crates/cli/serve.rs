@@ -83,7 +83,8 @@ async fn serve(
         listeners.push(Listener::bind(address).await.map_err(cannot_listen)?);
     }
     let mut stop = signals::first(log.clone()).context("cannot wait for signals")?;
-    let app = engine.app(spec::spec(config), log.app(&config.app.name));
+    let lines = log.app_within(&config.app.name, Some(config.limits.log_rate));
+    let app = engine.app(spec::spec(config), lines);
     let (isolation, started) = (config.app.isolation, config.app.workers);
     let most = match isolation {
         Isolation::Worker => started,

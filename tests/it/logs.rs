@@ -111,6 +111,23 @@ fn a_flood_does_not_stop_the_server() {
 }
 
 #[test]
+fn what_an_app_says_beyond_its_rate_is_told_in_one_line() {
+    let server = Server::start(&config("talkative", "[limits]\nlog-rate = \"4KiB\""));
+    let mark = server.log.mark();
+    server.get("/flood").expect(200);
+    let line = server.log.wait_for(mark, "app talkative: suppressed ");
+    let (count, rest) = line
+        .strip_prefix("app talkative: suppressed ")
+        .and_then(|rest| rest.split_once(" lines ("))
+        .unwrap_or_else(|| panic!("{line}"));
+    assert!(rest.ends_with(" KiB) in the last second"), "{line}");
+    assert!(count.parse::<u64>().is_ok_and(|count| count > 1000), "{line}");
+    assert!(server.log.since(mark).len() < 5000);
+    // Access lines are not the app's.
+    server.log.wait_for(mark, "\"GET /flood HTTP/1.1\" 200");
+}
+
+#[test]
 fn clients_cannot_forge_the_log() {
     let mark = SERVER.log.mark();
     let mut connection = SERVER.connect();

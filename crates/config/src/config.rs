@@ -132,6 +132,8 @@ pub struct Limits {
     pub write_time: Duration,
     /// `stop-time`: how long running requests may go on once the server is told to stop.
     pub stop_time: Duration,
+    /// `log-rate`: bytes per second of the app's own lines in the log.
+    pub log_rate: u64,
 }
 
 impl Default for Limits {
@@ -151,6 +153,7 @@ impl Default for Limits {
             idle_time: Duration::from_secs(60),
             write_time: Duration::from_secs(30),
             stop_time: Duration::from_secs(30),
+            log_rate: 64 << 10,
         }
     }
 }

@@ -144,6 +144,15 @@ pub const LIMITS: &[LimitKey] = &[
         range: (0, HOUR),
         set: |limits, value| limits.stop_time = ms(value),
     },
+    LimitKey {
+        name: "log-rate",
+        default: "64KiB",
+        help: "What the app may write to the log per second, and four times that at once; the rest is counted",
+        unit: Unit::Size,
+        // Below, a burst has no room for the longest line.
+        range: (4 << 10, 1 << 30),
+        set: |limits, value| limits.log_rate = value,
+    },
 ];
 
 /// A limit as typed: in the file a count is a number and the others are texts; an option is always a text.
@@ -220,6 +229,7 @@ mod tests {
             idle_time: ms(1),
             write_time: ms(1),
             stop_time: ms(1),
+            log_rate: 1,
         };
         for key in LIMITS {
             let typed = Typed::Text(key.default.to_owned());

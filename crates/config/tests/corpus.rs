@@ -140,6 +140,7 @@ fn the_most_file_means_what_it_says() {
         idle_time: seconds(5),
         write_time: seconds(5),
         stop_time: Duration::ZERO,
+        log_rate: 8 << 10,
     };
     assert_eq!(config.limits, limits);
     let grant = |guest: &str, path: &str, write| Grant {

@@ -20,7 +20,7 @@ mod worker;
 
 pub use budget::Budget;
 pub use listener::{BindError, Listener};
-pub use log::{AccessFormat, Log};
+pub use log::{AccessFormat, Log, Tail};
 pub use metrics::{Dropped, Figures};
 pub use request_id::RequestId;
 pub use run::{Site, run};

@@ -1,63 +1,65 @@
-//! The server's log: lines to stderr, from one thread, so that no worker waits for a slow terminal.
+//! The server's log: what it does, a line for each request, and what apps say.
+//!
+//! Lines are made harmless and whole by whoever tells them, and written from a thread of its own, so that no worker waits
+//! for a slow terminal or a full disk.
 
 mod access;
+mod app;
+mod batch;
+mod bucket;
 mod date;
+mod desk;
 mod escape;
+mod recent;
+mod sink;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use wasgi_engine::AppLog;
 
 pub(crate) use access::Access;
 pub use access::AccessFormat;
+use app::App;
+use batch::{Line, Severity};
+use bucket::Verdict;
 use date::DateCache;
+use desk::{Desk, Share};
 use escape::escape;
+pub use recent::Tail;
+use sink::{Sink, Stream};
 
-/// Most bytes of lines that wait to be written; further lines are counted instead.
-const WAITING_MAX: usize = 1 << 20;
+use crate::request_id::RequestId;
 
 /// Longest line of an app, in bytes before escaping.
 const LINE_MAX: usize = 8 << 10;
 
-/// How long lines are gathered before they are written together.
-const GATHER: Duration = Duration::from_millis(1);
+/// What a line takes of an app's rate beside its text, so that empty ones are not free.
+const LINE_COST: usize = 32;
 
 /// Takes lines and writes them, whole and in order. A clone writes to the same place.
 ///
 /// Taking a line costs a copy: when lines come faster than they can be written, the log says how many were lost
-/// rather than make anybody wait.
+/// rather than make anybody wait. The server's own lines, access lines and those of each app have room of their own to
+/// wait in, so that nobody's lines are lost to another's flood.
 #[derive(Clone)]
 pub struct Log {
     front: Arc<Front>,
 }
 
 struct Front {
-    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    apps: RwLock<HashMap<Arc<str>, Arc<App>>>,
     format: AccessFormat,
-    colour: bool,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// Told when there is a line and the writer sleeps.
-    wake: Condvar,
-    /// Told when all lines have been written.
-    written: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    lines: String,
-    lost: u64,
-    sleeping: bool,
-    writing: bool,
-    closed: bool,
-    dates: DateCache,
+thread_local! {
+    /// Where a thread makes its lines.
+    static MAKING: RefCell<(String, DateCache)> = RefCell::default();
 }
 
 impl Log {
@@ -79,71 +81,100 @@ impl Log {
     /// # Errors
     /// When the thread cannot be started.
     pub fn to(writer: Box<dyn Write + Send>, format: AccessFormat, colour: bool) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let of_writer = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || of_writer.write(writer))?;
+        let sink: Box<dyn Sink> = Box::new(Stream(writer));
         Ok(Self {
             front: Arc::new(Front {
-                shared,
+                desk: Desk::open(Some(sink), colour, Box::new(io::stderr()))?,
+                apps: RwLock::default(),
                 format,
-                colour,
             }),
         })
     }
 
     /// A line about what the server does.
     pub fn note(&self, text: fmt::Arguments<'_>) {
-        self.line(|line, _| escape(line, text));
+        self.tell(Severity::Notice, None, |line, _| {
+            escape(line, text);
+            (0, "")
+        });
     }
 
     /// A line about something that went wrong and was dealt with.
     pub fn warn(&self, text: fmt::Arguments<'_>) {
-        self.marked("warning: ", "33", text);
+        self.tell(Severity::Warning, None, |line, _| {
+            marked(line, "warning: ", "33", text)
+        });
     }
 
     /// A line about something that went wrong and has to be seen to.
     pub fn error(&self, text: fmt::Arguments<'_>) {
-        self.marked("error: ", "31", text);
+        self.tell(Severity::Error, None, |line, _| {
+            marked(line, "error: ", "31", text)
+        });
     }
 
     /// Where the lines of one app go, marked with its name.
     pub fn app(&self, name: &str) -> Arc<dyn AppLog> {
+        self.app_within(name, None)
+    }
+
+    /// As [`app`](Self::app), for an app that may say so many bytes per second, and a few times that at once.
+    ///
+    /// What it says beyond is dropped, and a line a second tells how much that was.
+    pub fn app_within(&self, name: &str, rate: Option<u64>) -> Arc<dyn AppLog> {
+        let app = self.of(name);
+        app.set_rate(rate);
         Arc::new(OfApp {
             log: self.clone(),
-            name: name.to_owned(),
+            app,
         })
+    }
+
+    /// The last lines of an app, access lines included, and those to come. `name` is not looked at: the log remembers
+    /// whatever app it is asked for.
+    pub fn tail(&self, name: &str) -> Tail {
+        self.of(name).tail()
+    }
+
+    /// Opens files anew, so that those that were moved away stay as they are.
+    pub fn reopen(&self) {
+        self.front.desk.reopen();
     }
 
     /// Waits until all lines have been written, but not longer than `most`.
     pub fn flush(&self, most: Duration) {
-        let end = Instant::now() + most;
-        let shared = &self.front.shared;
-        let mut state = shared.lock();
-        while !state.lines.is_empty() || state.writing {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            state = shared
-                .written
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
+        self.front.desk.flush(Instant::now() + most);
+    }
+
+    /// A warning about a request to an app: one of the app's lines, since the app may have any number of them.
+    pub(crate) fn warn_of(&self, name: &str, id: RequestId, text: fmt::Arguments<'_>) {
+        let app = self.of(name);
+        self.say(&app, Severity::Warning, Some(id), 0, |line| {
+            marked(line, "warning: ", "33", format_args!("app {name} [{id}]: {text}"))
+        });
     }
 
     pub(crate) fn access(&self, access: &Access<'_>) {
-        match self.front.format {
-            AccessFormat::Off => {}
-            AccessFormat::Combined | AccessFormat::CombinedBill => {
-                self.line(|line, dates| access.combined(dates, line));
-            }
-            AccessFormat::Json | AccessFormat::JsonBill => {
-                self.line(|line, dates| access.json(dates, line));
-            }
+        let format = self.front.format;
+        if format == AccessFormat::Off {
+            return;
         }
+        let app = access.app.map(|name| self.of(name));
+        self.make(|line, dates| {
+            access.write(format, dates, line);
+            if let Some(app) = &app {
+                app.keep(line, Instant::now());
+            }
+            let line = Line {
+                text: line,
+                mark: (0, ""),
+                severity: Severity::Info,
+                app: app.as_ref().map(|app| &app.name),
+                id: Some(access.id),
+            };
+            let place = app.as_ref().map_or(0, |app| app.place);
+            self.front.desk.push(place, Share::Access, &line);
+        });
     }
 
     /// Whether access lines tell what their requests cost.
@@ -151,42 +182,92 @@ impl Log {
         self.front.format.has_bill()
     }
 
-    fn marked(&self, mark: &str, colour: &str, text: fmt::Arguments<'_>) {
-        self.line(|line, _| {
-            self.coloured(line, colour, format_args!("{mark}"));
-            escape(line, text);
+    /// What is known of an app, from now on.
+    fn of(&self, name: &str) -> Arc<App> {
+        let apps = &self.front.apps;
+        if let Some(app) = apps.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(app);
+        }
+        let mut apps = apps.write().unwrap_or_else(PoisonError::into_inner);
+        let app = apps.entry(name.into()).or_insert_with(|| {
+            let app = App::new(name, 0);
+            self.front.desk.know(&app);
+            app
+        });
+        Arc::clone(app)
+    }
+
+    /// A line of the server's own.
+    fn tell(
+        &self,
+        severity: Severity,
+        id: Option<RequestId>,
+        write: impl FnOnce(&mut String, &mut DateCache) -> (usize, &'static str),
+    ) {
+        self.make(|line, dates| {
+            let mark = write(line, dates);
+            let line = Line {
+                text: line,
+                mark,
+                severity,
+                app: None,
+                id,
+            };
+            self.front.desk.push(0, Share::Server, &line);
         });
     }
 
-    fn coloured(&self, line: &mut String, colour: &str, text: fmt::Arguments<'_>) {
-        if self.front.colour {
-            line.push_str("\x1b[");
-            line.push_str(colour);
-            line.push('m');
+    /// A line of an app, of about `bytes`, unless it has said too much.
+    fn say(
+        &self,
+        app: &Arc<App>,
+        severity: Severity,
+        id: Option<RequestId>,
+        bytes: usize,
+        write: impl FnOnce(&mut String) -> (usize, &'static str),
+    ) {
+        let now = Instant::now();
+        match app.takes(bytes + LINE_COST, now) {
+            Verdict::Passes => {}
+            Verdict::HeldBack { first } => {
+                if first {
+                    self.front.desk.report(app, now);
+                }
+                return;
+            }
         }
-        escape(line, text);
-        if self.front.colour {
-            line.push_str("\x1b[0m");
-        }
+        self.make(|line, _| {
+            let mark = write(line);
+            app.keep(line, now);
+            let line = Line {
+                text: line,
+                mark,
+                severity,
+                app: Some(&app.name),
+                id,
+            };
+            self.front.desk.push(app.place, Share::App(app), &line);
+        });
     }
 
-    /// Formats a line right into what will be written.
-    fn line(&self, write: impl FnOnce(&mut String, &mut DateCache)) {
-        let shared = &self.front.shared;
-        let mut guard = shared.lock();
-        let state = &mut *guard;
-        if state.lines.len() >= WAITING_MAX {
-            state.lost += 1;
-            return;
-        }
-        write(&mut state.lines, &mut state.dates);
-        state.lines.push('\n');
-        let wake = std::mem::take(&mut state.sleeping);
-        drop(guard);
-        if wake {
-            shared.wake.notify_one();
-        }
+    /// Makes a line where no lock is held.
+    fn make(&self, with: impl FnOnce(&mut String, &mut DateCache)) {
+        MAKING.with_borrow_mut(|(line, dates)| {
+            line.clear();
+            with(line, dates);
+        });
     }
+}
+
+fn marked(
+    line: &mut String,
+    mark: &str,
+    colour: &'static str,
+    text: fmt::Arguments<'_>,
+) -> (usize, &'static str) {
+    line.push_str(mark);
+    escape(line, text);
+    (mark.len(), colour)
 }
 
 impl fmt::Debug for Log {
@@ -199,75 +280,39 @@ impl fmt::Debug for Log {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_one();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The writer's thread.
-    fn write(&self, mut writer: Box<dyn Write + Send>) {
-        let mut lines = String::new();
-        loop {
-            let mut state = self.lock();
-            while state.lines.is_empty() {
-                if state.closed {
-                    return;
-                }
-                state.sleeping = true;
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            if !state.closed {
-                drop(state);
-                thread::sleep(GATHER);
-                state = self.lock();
-            }
-            std::mem::swap(&mut state.lines, &mut lines);
-            state.writing = true;
-            let lost = std::mem::take(&mut state.lost);
-            drop(state);
-            if lost > 0 {
-                lines.push_str(&format!(
-                    "warning: {lost} log lines lost: they come faster than they can be written\n"
-                ));
-            }
-            // Nowhere to tell of a failure: the log itself has failed.
-            let _ = writer.write_all(lines.as_bytes()).and_then(|()| writer.flush());
-            lines.clear();
-            self.lock().writing = false;
-            self.written.notify_all();
-        }
+        self.desk.close();
     }
 }
 
 struct OfApp {
     log: Log,
-    name: String,
+    app: Arc<App>,
 }
 
 impl AppLog for OfApp {
     fn line(&self, request: Option<&str>, text: &str) {
-        self.log.line(|line, _| {
-            let name = &self.name;
+        let text = &text[..text.floor_char_boundary(LINE_MAX)];
+        self.log.say(&self.app, Severity::Info, None, text.len(), |line| {
+            let name = &self.app.name;
             match request {
-                Some(id) => self.log.coloured(line, "36", format_args!("app {name} [{id}]")),
-                None => self.log.coloured(line, "36", format_args!("app {name}")),
+                Some(id) => escape(line, format_args!("app {name} [{id}]")),
+                None => escape(line, format_args!("app {name}")),
             }
+            let mark = (line.len(), "36");
             line.push(' ');
-            let text = &text[..text.floor_char_boundary(LINE_MAX)];
             escape(line, format_args!("{text}"));
+            mark
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc;
+    use std::thread;
+
+    use super::desk::WAITING_MAX;
+    use super::*;
 
     /// Takes a write when it is told to.
     struct Gate(mpsc::Sender<Vec<u8>>, mpsc::Receiver<()>);
@@ -374,5 +419,70 @@ mod tests {
             told.lines()
                 .all(|line| line.len() == 50 && line.bytes().all(|b| b == line.as_bytes()[0]))
         );
+    }
+
+    #[test]
+    fn a_flood_of_one_app_costs_nobody_else_a_line() {
+        let (log, out, open) = gated(false);
+        let (loud, quiet) = (log.app("loud"), log.app("quiet"));
+        for number in 0..20_000 {
+            loud.line(None, &"x".repeat(1000));
+            if number % 100 == 0 {
+                quiet.line(None, &format!("{number}"));
+                log.note(format_args!("note {number}"));
+            }
+        }
+        drop(open);
+        log.flush(Duration::from_secs(10));
+        let told: String = out
+            .try_iter()
+            .map(|bytes| String::from_utf8(bytes).unwrap())
+            .collect();
+        for number in (0..20_000).step_by(100) {
+            assert!(told.contains(&format!("app quiet {number}\n")), "{number}");
+            assert!(told.contains(&format!("\nnote {number}\n")), "{number}");
+        }
+        let kept = told.lines().filter(|line| line.starts_with("app loud")).count();
+        assert!(kept < 1000, "{kept}");
+        let lost: usize = told
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("warning: ")?
+                    .strip_suffix(" log lines lost: they come faster than they can be written")
+            })
+            .map(|lost| lost.parse::<usize>().unwrap())
+            .sum();
+        assert_eq!(kept + lost, 20_000);
+    }
+
+    #[test]
+    fn what_an_app_says_beyond_its_rate_is_counted_and_told_once_a_second() {
+        let told = lines(false, |log| {
+            let app = log.app_within("loud", Some(10_000));
+            let begun = Instant::now();
+            (0..1000).for_each(|_| app.line(Some("abc"), &"x".repeat(1000 - LINE_COST)));
+            assert!(begun.elapsed() < Duration::from_secs(1));
+            log.app("quiet").line(None, "heard");
+        });
+        let passed = told.lines().filter(|line| line.ends_with("xxx")).count();
+        assert!((40..50).contains(&passed), "{passed}");
+        let held_back = 1000 - passed;
+        let kib = (held_back * 1000).div_ceil(1024);
+        let report = format!("app loud: suppressed {held_back} lines ({kib} KiB) in the last second\n");
+        assert!(told.contains(&report), "{told}");
+        assert!(told.contains("app quiet heard\n"));
+    }
+
+    #[test]
+    fn a_tail_has_what_was_said_and_what_comes() {
+        let (log, _out, _open) = gated(true);
+        let app = log.app("a");
+        app.line(Some("abc"), "before\x1b");
+        let mut tail = log.tail("a");
+        log.app("b").line(None, "of another");
+        app.line(None, "after");
+        assert_eq!(tail.recent, ["app a [abc] before\\x1b"]);
+        assert_eq!(&*tail.lines.try_recv().unwrap(), "app a after");
+        assert!(tail.lines.try_recv().is_err());
     }
 }

@@ -69,7 +69,7 @@ impl Record {
 
     fn warn(&self, what: std::fmt::Arguments<'_>) {
         let (app, id) = (&self.connection.app, self.id);
-        self.connection.log.warn(format_args!("app {app} [{id}]: {what}"));
+        self.connection.log.warn_of(app, id, what);
     }
 }
 
@@ -108,6 +108,7 @@ impl Entry {
         self.connection.log.access(&Access {
             remote: &self.connection.peer.remote.0,
             head: self.head.as_ref(),
+            app: Some(&self.connection.app),
             status: self.status,
             bytes: self.bytes,
             time: self.time,

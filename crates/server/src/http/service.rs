@@ -211,7 +211,7 @@ fn failed(connection: &Connection, record: Record, failure: &Failure) -> Result<
         | Failure::NotStarted(_) => {
             connection
                 .log
-                .warn(format_args!("app {} [{}]: {failure}", connection.app, record.id));
+                .warn_of(&connection.app, record.id, format_args!("{failure}"));
         }
     }
     match (status(failure), connection.turns.broken(), failure) {

@@ -61,6 +61,8 @@ pub(crate) struct Access<'a> {
     pub(crate) remote: &'a str,
     /// `None` if the head was refused.
     pub(crate) head: Option<&'a Head>,
+    /// The app it was for; `None` if it was for none.
+    pub(crate) app: Option<&'a str>,
     /// 499 when the peer went away before there was a status, as nginx has it.
     pub(crate) status: u16,
     /// Bytes of the reply's body.
@@ -74,7 +76,15 @@ pub(crate) struct Access<'a> {
 }
 
 impl Access<'_> {
-    pub(super) fn combined(&self, dates: &mut DateCache, line: &mut String) {
+    pub(super) fn write(&self, format: AccessFormat, dates: &mut DateCache, line: &mut String) {
+        match format {
+            AccessFormat::Off => {}
+            AccessFormat::Combined | AccessFormat::CombinedBill => self.combined(dates, line),
+            AccessFormat::Json | AccessFormat::JsonBill => self.json(dates, line),
+        }
+    }
+
+    fn combined(&self, dates: &mut DateCache, line: &mut String) {
         let remote = if self.remote.is_empty() { "-" } else { self.remote };
         let _ = write!(line, "{remote} - - [{}] \"", dates.common());
         match self.head {
@@ -114,7 +124,7 @@ impl Access<'_> {
         let _ = write!(line, " id={}", self.id);
     }
 
-    pub(super) fn json(&self, dates: &mut DateCache, line: &mut String) {
+    fn json(&self, dates: &mut DateCache, line: &mut String) {
         let _ = write!(line, "{{\"time\":\"{}\",\"remote\":", dates.rfc3339());
         json(line, self.remote.as_bytes());
         if let Some(head) = self.head {
@@ -178,6 +188,7 @@ mod tests {
         let access = Access {
             remote: "192.0.2.1",
             head: Some(&head),
+            app: Some("shop"),
             status: 200,
             bytes: 12,
             time: Duration::from_micros(1_042),
@@ -186,10 +197,7 @@ mod tests {
             id: RequestId::random(),
         };
         let (mut line, mut dates) = (String::new(), DateCache::default());
-        match format {
-            AccessFormat::Json | AccessFormat::JsonBill => access.json(&mut dates, &mut line),
-            _ => access.combined(&mut dates, &mut line),
-        }
+        access.write(format, &mut dates, &mut line);
         let (date, id) = (dates.common().to_owned(), access.id.to_string());
         line.replace(&date, "DATE")
             .replace(dates.rfc3339(), "DATE")
