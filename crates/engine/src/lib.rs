@@ -7,6 +7,7 @@
 //! names of apps on a server.
 
 mod abi;
+mod allocator;
 mod app;
 mod block;
 mod checks;
@@ -41,6 +42,7 @@ mod time_limit;
 mod warmup;
 mod wasi;
 
+pub use allocator::give_back_memory;
 pub use app::{App, StartError};
 pub use engine::{Engine, EngineError, WASMTIME_VERSION};
 pub use exchange::{AppLog, BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};

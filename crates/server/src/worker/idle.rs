@@ -1,18 +1,27 @@
 //! Instances that nobody needs: they go after a while, or when others need their memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use tokio::time::{Instant, sleep};
+use wasgi_engine::give_back_memory;
 
 use super::{Live, Pool, Workers};
 use crate::budget::{Holder, Share};
 use crate::metrics::Dropped;
 use crate::runner::Runner;
 
+/// Whether an instance was dropped since the allocator was last told to give back what it keeps.
+static DROPPED: AtomicBool = AtomicBool::new(false);
+
 /// Gives back the memory of instances that have not been needed for a while, all but those that are kept.
 pub(super) async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, Workers { kept, idle, .. }: Workers) {
     loop {
         sleep(idle / 3).await;
+        if DROPPED.swap(false, Ordering::Relaxed) && !give_back_memory() {
+            // Too soon: some pool's next look.
+            DROPPED.store(true, Ordering::Relaxed);
+        }
         let Some(pool) = pool.upgrade() else { return };
         let dropped: Vec<_> = {
             let mut state = pool.state();
@@ -28,7 +37,10 @@ pub(super) async fn drop_idle<R: Runner>(pool: Weak<Pool<R>>, Workers { kept, id
         for _ in &dropped {
             pool.metrics.dropped(Dropped::Idle);
         }
-        drop(dropped);
+        if !dropped.is_empty() {
+            drop(dropped);
+            DROPPED.store(true, Ordering::Relaxed);
+        }
     }
 }
 
