@@ -12,9 +12,11 @@ mod difference;
 mod failure;
 mod hosted;
 mod interpreter;
+mod listen;
 mod progress;
 mod python;
 mod serve;
+mod service;
 mod signals;
 mod spec;
 

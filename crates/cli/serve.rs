@@ -1,6 +1,5 @@
 //! `wasgi serve`: the server.
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,12 +8,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::Handle;
 use wasgi_config::Isolation;
 use wasgi_engine::Engine;
-use wasgi_server::{AccessFormat, BindError, Budget, Listener, Log, Pool, Site, Threads, Workers};
+use wasgi_server::{AccessFormat, Budget, Inherited, Log, Pool, Site, Threads, Workers};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
 use crate::hosted::Hosted;
-use crate::{app_options, hosted, interpreter, signals, spec};
+use crate::service::{self, Service};
+use crate::{app_options, hosted, interpreter, listen, signals, spec};
 
 /// How long a slow terminal or pipe may take over the last lines of the log.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
@@ -28,9 +28,11 @@ Examples:
   wasgi serve wsgi.py --venv venv          the object `application` of wsgi.py
   wasgi serve notes:app --dir ./data::/data:rw --env DATABASE=/data/notes.db
   wasgi serve hello:app --http unix:/run/hello.sock --access-log off
+  wasgi serve hello:app --http systemd     on the sockets of a systemd socket unit
 
 Options win over the file. SIGTERM and Ctrl-C let running requests finish (see --stop-time); a second
-one ends at once.";
+one ends at once. SIGUSR2 starts a new process of the same command, on the same sockets, and ends this
+one as SIGTERM does once the new one serves.";
 
 pub(crate) fn command() -> Command {
     let command = Command::new("serve").about("Serve an app over HTTP");
@@ -52,36 +54,46 @@ pub(crate) fn command() -> Command {
                 .help("A line on standard error for each request; with +bill it tells what the request cost: CPU time, memory, pages written and the rewind")
                 .help_heading("Log"),
         )
+        .arg(service::pidfile_option())
         .arg(interpreter::option())
         .after_help(EXAMPLES)
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let chosen = app_options::choose(matches)?;
+    // Before there are threads.
+    let inherited = Inherited::take().context("cannot take over the sockets handed over")?;
     let format = matches
         .get_one::<String>("access-log")
         .and_then(|name| name.parse::<AccessFormat>().ok());
     let log = Log::to_stderr(format.unwrap_or_default()).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
-    let served = threads.block_on(serve(&chosen, &engine, &log, threads.guests()));
+    let served = threads.block_on(serve(
+        matches,
+        &chosen,
+        inherited,
+        &engine,
+        &log,
+        threads.guests(),
+    ));
     threads.end();
     log.flush(LAST_LINES);
     served.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(
+    matches: &ArgMatches,
     Chosen { label, config }: &Chosen,
+    mut inherited: Inherited,
     engine: &Engine,
     log: &Log,
     guests: Handle,
 ) -> Result<(), Failure> {
     raise_open_files();
-    let mut listeners = Vec::new();
-    for address in &config.listen.http {
-        // Before the app starts: an address that is taken should be told at once.
-        listeners.push(Listener::bind(address).await.map_err(cannot_listen)?);
-    }
+    // Before the app starts: an address that is taken should be told at once.
+    let listeners = listen::listen(&config.listen, &mut inherited).await?;
+    let service = Service::prepare(matches, &listeners, log)?;
     let mut stop = signals::first(log.clone()).context("cannot wait for signals")?;
     let lines = log.app_within(&config.app.name, Some(config.limits.log_rate));
     let app = engine.app(spec::spec(config), lines);
@@ -104,7 +116,8 @@ async fn serve(
         _ = &mut stop => return Ok(()),
     };
     let site = Site::new(pool, config.limits.clone(), log.clone());
-    wasgi_server::run(listeners, site, async { _ = stop.await }).await;
+    service.ready(inherited)?;
+    wasgi_server::run(listeners, site, service.end(async { _ = stop.await })).await;
     Ok(())
 }
 
@@ -118,23 +131,4 @@ fn raise_open_files() {
     };
     // Going on with what there is: the limit is told by whoever meets it.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
-}
-
-fn cannot_listen(error: BindError) -> Failure {
-    let hint = match &error {
-        BindError::Bind { source, .. } => match source.kind() {
-            ErrorKind::AddrInUse => Some("stop what listens there, or choose another port with --http"),
-            ErrorKind::AddrNotAvailable => {
-                Some("it is not an address of this machine: 0.0.0.0 stands for all of them")
-            }
-            ErrorKind::PermissionDenied => {
-                Some("choose a port above 1023, or a folder that this user may write to")
-            }
-            _ => None,
-        },
-        BindError::InUse { .. } => Some("stop that process, or choose another path"),
-        BindError::NotASocket { .. } => Some("move the file away, or choose another path"),
-        BindError::Resolve { .. } => Some("write an address, such as 127.0.0.1:8000"),
-    };
-    Failure::Failed(error.into(), hint.map(str::to_owned))
 }

@@ -23,3 +23,5 @@ mod recursion;
 mod sandbox;
 mod sqlite;
 mod start_up;
+mod systemd;
+mod upgrade;

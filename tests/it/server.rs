@@ -180,8 +180,14 @@ impl Server {
     /// Starts a command that serves, and waits until it says that it does.
     #[track_caller]
     pub fn spawn(dir: TempDir, command: &mut Command) -> Self {
+        Self::spawn_with_input(dir, command, Stdio::null())
+    }
+
+    /// As `spawn`, with this as standard input.
+    #[track_caller]
+    pub fn spawn_with_input(dir: TempDir, command: &mut Command, input: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -290,6 +296,10 @@ impl Server {
     pub fn wait(&self, time: Duration) -> ExitStatus {
         let status = wait(&mut self.child(), time);
         status.unwrap_or_else(|| panic!("the server runs for more than {time:?} more:\n{}", self.log.all()))
+    }
+
+    pub fn has_not_ended(&self) -> bool {
+        matches!(self.child().try_wait(), Ok(None))
     }
 
     /// Resident memory in bytes.

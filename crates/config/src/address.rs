@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a listener binds: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000` or `unix:/run/hello.sock`.
+/// Where a listener binds: `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000` or `unix:/run/hello.sock`; or a socket that
+/// systemd has bound: `systemd`, `systemd:web`, `fd:3`.
 ///
 /// `Display` gives what `FromStr` takes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,19 @@ pub enum Address {
     },
     /// A unix socket at this path; `app.toml` may give it relative to itself, and [`crate::load`] makes it absolute.
     Unix(PathBuf),
+    /// Sockets that whoever starts the server hands over.
+    Passed(Passed),
+}
+
+/// Which of the sockets handed over by systemd's protocol (sd_listen_fds(3)) is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Passed {
+    /// `systemd`: each of them.
+    All,
+    /// `systemd:web`: those of this `FileDescriptorName=`.
+    Named(String),
+    /// `fd:3`: the one of this number.
+    Number(u32),
 }
 
 /// Why a text is no [`Address`], and what to write instead.
@@ -34,6 +48,9 @@ pub struct AddressError {
 /// Longest path of a unix socket on Linux: `sun_path` of unix(7) less its NUL.
 pub(crate) const UNIX_PATH_MAX: usize = 107;
 
+/// Number of the first socket that is handed over (SD_LISTEN_FDS_START).
+const FIRST_PASSED: u32 = 3;
+
 impl FromStr for Address {
     type Err = AddressError;
 
@@ -48,6 +65,30 @@ impl FromStr for Address {
             return match path {
                 "" => fail(format!("`{text}` has no path"), "write \"unix:/run/hello.sock\""),
                 _ => Ok(Address::Unix(PathBuf::from(path))),
+            };
+        }
+        if text == "systemd" {
+            return Ok(Address::Passed(Passed::All));
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            // What systemd.socket(5) takes as FileDescriptorName=.
+            let fits =
+                (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+            return match fits {
+                true => Ok(Address::Passed(Passed::Named(name.to_owned()))),
+                false => fail(
+                    format!("`{name}` is not a name that systemd gives a socket"),
+                    "write \"systemd:web\", with FileDescriptorName=web in the socket unit",
+                ),
+            };
+        }
+        if let Some(number) = text.strip_prefix("fd:") {
+            return match number.parse::<u32>() {
+                Ok(number @ FIRST_PASSED..) => Ok(Address::Passed(Passed::Number(number))),
+                _ => fail(
+                    format!("`{number}` is not the number of a socket that systemd hands over"),
+                    "they begin at 3: write \"fd:3\"",
+                ),
             };
         }
         if let Some((scheme, rest)) = text.split_once("://") {
@@ -136,6 +177,9 @@ impl fmt::Display for Address {
             Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Passed(Passed::All) => f.write_str("systemd"),
+            Address::Passed(Passed::Named(name)) => write!(f, "systemd:{name}"),
+            Address::Passed(Passed::Number(number)) => write!(f, "fd:{number}"),
         }
     }
 }
@@ -153,6 +197,9 @@ mod tests {
             "my-host.lan:65535",
             "unix:/run/a.sock",
             "unix:a b",
+            "systemd",
+            "systemd:web",
+            "fd:3",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -162,6 +209,8 @@ mod tests {
     fn a_bad_address_says_what_to_write() {
         for (text, hint) in [
             ("8000", "127.0.0.1:8000"),
+            ("systemd:", "systemd:web"),
+            ("fd:0", "fd:3"),
             (":8000", "0.0.0.0:8000"),
             ("*:8000", "0.0.0.0:8000"),
             ("http://localhost:8000/", "\"localhost:8000\""),

@@ -16,7 +16,7 @@ mod units;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, Passed};
 pub use config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
 pub use limits::{LIMITS, LimitKey};
 pub use overrides::Overrides;

@@ -9,21 +9,27 @@
 mod bill;
 mod budget;
 mod http;
+mod inherited;
 mod listener;
 mod log;
 mod metrics;
 mod request_id;
 mod run;
 mod runner;
+mod systemd;
 mod threads;
+mod upgrade;
 mod worker;
 
 pub use budget::Budget;
+pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log, Tail};
 pub use metrics::{Dropped, Figures};
 pub use request_id::RequestId;
-pub use run::{Site, run};
+pub use run::{Ending, Site, run};
 pub use runner::Runner;
+pub use systemd::Notify;
 pub use threads::Threads;
+pub use upgrade::{Upgrade, UpgradeError};
 pub use worker::{Busy, Pool, Workers};

@@ -4,10 +4,14 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
+use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 use wasgi_config::Address;
 
@@ -20,8 +24,14 @@ const SOCKET_MODE: u32 = 0o660;
 /// A bound socket. `Display` gives where it is: `http://127.0.0.1:8000` or `unix:/run/hello.sock`.
 #[derive(Debug)]
 pub struct Listener {
-    kind: Kind,
+    /// As configured.
+    address: String,
+    kind: Arc<Kind>,
 }
+
+/// A listener's socket, for as long as it listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle(Weak<Kind>);
 
 #[derive(Debug)]
 enum Kind {
@@ -31,7 +41,8 @@ enum Kind {
     },
     Unix {
         listener: UnixListener,
-        file: SocketFile,
+        path: PathBuf,
+        file: Option<SocketFile>,
     },
 }
 
@@ -67,6 +78,12 @@ pub enum BindError {
         /// The socket.
         path: PathBuf,
     },
+    /// Whoever started the server did not hand over such a socket.
+    #[error("cannot listen on {address}: no such socket was handed over")]
+    NotPassed {
+        /// The address as configured.
+        address: String,
+    },
     /// There is a file, and it is no socket.
     #[error("cannot listen on unix:{}: there is a file that is not a socket", path.display())]
     NotASocket {
@@ -91,19 +108,78 @@ impl Listener {
         match address {
             Address::Tcp { host, port } => bind_tcp(host, *port, address).await,
             Address::Unix(path) => bind_unix(path, address),
+            Address::Passed(_) => Err(BindError::NotPassed {
+                address: address.to_string(),
+            }),
         }
+    }
+
+    /// Listens on a socket that another process has bound, at `path` if it has a file that is to be this server's.
+    ///
+    /// The file is left alone when the listener is dropped, until [`Handle::own`].
+    ///
+    /// # Errors
+    /// When it is not a socket for connections that listens.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(crate) fn of_socket(socket: OwnedFd, address: &Address, path: Option<&Path>) -> io::Result<Self> {
+        let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if !sockopt::socket_acceptconn(&socket)? {
+            return wrong("the socket does not listen");
+        }
+        let kind = match sockopt::socket_domain(&socket)? {
+            AddressFamily::UNIX => {
+                let listener = std::os::unix::net::UnixListener::from(socket);
+                listener.set_nonblocking(true)?;
+                let bound = listener.local_addr()?;
+                let file = path.map(|path| SocketFile::of(path, false)).transpose()?;
+                Kind::Unix {
+                    listener: UnixListener::from_std(listener)?,
+                    path: path.or(bound.as_pathname()).unwrap_or(Path::new("")).to_owned(),
+                    file,
+                }
+            }
+            AddressFamily::INET | AddressFamily::INET6 => {
+                let listener = std::net::TcpListener::from(socket);
+                listener.set_nonblocking(true)?;
+                let local = listener.local_addr()?;
+                Kind::Tcp {
+                    listener: TcpListener::from_std(listener)?,
+                    local,
+                }
+            }
+            _ => return wrong("it is neither a TCP nor a unix socket"),
+        };
+        Ok(Self::new(address, kind))
+    }
+
+    fn new(address: &Address, kind: Kind) -> Self {
+        Self {
+            address: address.to_string(),
+            kind: Arc::new(kind),
+        }
+    }
+
+    /// The address as configured.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(Arc::downgrade(&self.kind))
     }
 
     /// The port that was bound, for TCP.
     pub fn port(&self) -> Option<u16> {
-        match &self.kind {
+        match &*self.kind {
             Kind::Tcp { local, .. } => Some(local.port()),
             Kind::Unix { .. } => None,
         }
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
-        match &self.kind {
+        match &*self.kind {
             Kind::Tcp { listener, .. } => {
                 let (stream, peer) = listener.accept().await?;
                 // Replies are written whole: waiting for more to send with them only delays them.
@@ -115,11 +191,34 @@ impl Listener {
     }
 }
 
+impl Handle {
+    /// A further descriptor of the socket; `None` once nothing listens on it here.
+    pub(crate) fn socket(&self) -> Option<io::Result<OwnedFd>> {
+        self.0.upgrade().map(|kind| kind.as_fd().try_clone_to_owned())
+    }
+
+    /// Whether the file of a unix socket goes with the listener: not if another process goes on listening there.
+    pub(crate) fn own(&self, own: bool) {
+        if let Some(Kind::Unix { file: Some(file), .. }) = self.0.upgrade().as_deref() {
+            file.owned.store(own, Ordering::Relaxed);
+        }
+    }
+}
+
+impl AsFd for Kind {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Kind::Tcp { listener, .. } => listener.as_fd(),
+            Kind::Unix { listener, .. } => listener.as_fd(),
+        }
+    }
+}
+
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
+        match &*self.kind {
             Kind::Tcp { local, .. } => write!(f, "http://{local}"),
-            Kind::Unix { file, .. } => write!(f, "unix:{}", file.path.display()),
+            Kind::Unix { path, .. } => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -134,7 +233,7 @@ async fn bind_tcp(host: &str, port: u16, address: &Address) -> Result<Listener, 
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name has no address");
     for one in found {
         match listen_tcp(one) {
-            Ok(kind) => return Ok(Listener { kind }),
+            Ok(kind) => return Ok(Listener::new(address, kind)),
             Err(error) => last = error,
         }
     }
@@ -192,26 +291,31 @@ fn bind_unix(path: &Path, address: &Address) -> Result<Listener, BindError> {
         Err(error) => return Err(failed(error)),
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    let file = SocketFile::of(path).map_err(failed)?;
+    let file = SocketFile::of(path, true).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-    Ok(Listener {
-        kind: Kind::Unix { listener, file },
-    })
+    let kind = Kind::Unix {
+        listener,
+        path: path.to_owned(),
+        file: Some(file),
+    };
+    Ok(Listener::new(address, kind))
 }
 
-/// The file of a unix socket; removed when dropped, unless another has taken its place.
+/// The file of a unix socket; removed when dropped, if it is owned and no other has taken its place.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
+    owned: AtomicBool,
     device: u64,
     inode: u64,
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
+    fn of(path: &Path, owned: bool) -> io::Result<Self> {
         let (device, inode) = identity(path)?;
         Ok(Self {
             path: path.to_owned(),
+            owned: AtomicBool::new(owned),
             device,
             inode,
         })
@@ -220,7 +324,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == (self.device, self.inode)) {
+        let owned = self.owned.load(Ordering::Relaxed);
+        if owned && identity(&self.path).is_ok_and(|found| found == (self.device, self.inode)) {
             // Too late to tell anybody.
             let _ = fs::remove_file(&self.path);
         }

@@ -33,6 +33,29 @@ impl<R: Runner> Site<R> {
     }
 }
 
+/// Why a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to.
+    Stop,
+    /// Another process goes on listening on its sockets. Connections without a request get [`LEAVE_TIME`] for the one
+    /// that may be on its way; its reply says that the connection ends.
+    Handover,
+}
+
+/// How long a connection may be idle after a handover before it is closed.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+impl Ending {
+    /// How long connections may go on as they do.
+    pub(crate) fn patience(self) -> Duration {
+        match self {
+            Ending::Stop => Duration::ZERO,
+            Ending::Handover => LEAVE_TIME,
+        }
+    }
+}
+
 /// Serves until `shutdown` is ready; then takes no more connections or requests, lets those that run finish, for at
 /// most `stop-time`, and returns.
 ///
@@ -41,9 +64,9 @@ impl<R: Runner> Site<R> {
 pub async fn run<R: Runner>(
     listeners: Vec<Listener>,
     site: Arc<Site<R>>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Ending>,
 ) {
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(None);
     let connections = Arc::new(Semaphore::new(site.limits.connections));
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -56,10 +79,10 @@ pub async fn run<R: Runner>(
         ));
     }
     drop(stopping);
-    shutdown.await;
+    let ending = shutdown.await;
 
     accepting.shutdown().await;
-    let _ = stop.send(true);
+    let _ = stop.send(Some(ending));
     let finished = async {
         // Every connection holds a receiver.
         stop.closed().await;
@@ -80,7 +103,7 @@ async fn accept<R: Runner>(
     listener: Listener,
     site: Arc<Site<R>>,
     connections: Arc<Semaphore>,
-    stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<Option<Ending>>,
 ) {
     let mut refused = false;
     loop {
@@ -264,7 +287,10 @@ mod tests {
                     )
                     .await
                     .unwrap();
-                    let shutdown = async { _ = stopped.await };
+                    let shutdown = async {
+                        _ = stopped.await;
+                        Ending::Stop
+                    };
                     run(listeners, Site::new(pool, limits, of_server), shutdown).await;
                 });
                 threads.end();

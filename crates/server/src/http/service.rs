@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request as HttpRequest, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
 use wasgi_protocol::http::{Body, Connection as EnvironConnection, Refusal};
 
@@ -21,7 +22,7 @@ use super::timer::Timer;
 use super::turns::{Refused, Turns};
 use super::wire::Wire;
 use crate::log::Log;
-use crate::run::Site;
+use crate::run::{Ending, Site};
 use crate::runner::Runner;
 use crate::worker::Busy;
 
@@ -69,10 +70,14 @@ pub(super) struct Connection {
     pub(super) turns: Arc<Turns>,
 }
 
-/// Serves one connection until it ends. When `stop` becomes true the request that runs is finished, and no other is
-/// taken.
-pub(crate) async fn serve<S, R>(stream: S, peer: Peer, site: Arc<Site<R>>, mut stop: watch::Receiver<bool>)
-where
+/// Serves one connection until it ends. When `stop` has an ending the request that runs is finished, and none is taken
+/// after what the ending has patience for.
+pub(crate) async fn serve<S, R>(
+    stream: S,
+    peer: Peer,
+    site: Arc<Site<R>>,
+    mut stop: watch::Receiver<Option<Ending>>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Runner,
 {
@@ -85,8 +90,18 @@ where
         log,
         turns,
     });
+    let stopped = stop.clone();
     let service = service_fn(|request: HttpRequest<Incoming>| {
-        answer(Arc::clone(&site), Arc::clone(&connection), request.into_body())
+        let answer = answer(Arc::clone(&site), Arc::clone(&connection), request.into_body());
+        let stopped = &stopped;
+        async move {
+            let mut response = answer.await?;
+            if stopped.borrow().is_some() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Cut>(response)
+        }
     });
     // The wire has timeouts of its own.
     let served = http1::Builder::new()
@@ -95,10 +110,19 @@ where
         .serve_connection(wire, service);
     tokio::pin!(served);
     // Errors are peers that went away, or replies that were cut and logged.
+    let leave = async {
+        let ending = stop
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|ending| *ending);
+        // Without a server there is nobody to tell.
+        sleep(ending.unwrap_or(Ending::Stop).patience()).await;
+    };
     tokio::select! {
         biased;
         _ = &mut served => return,
-        _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+        () = leave => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
 }

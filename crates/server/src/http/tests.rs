@@ -24,7 +24,7 @@ use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Report, Request, Rew
 use super::service::{Peer, serve};
 use crate::budget::Budget;
 use crate::log::{AccessFormat, Log};
-use crate::run::Site;
+use crate::run::{Ending, Site};
 use crate::runner::Runner;
 use crate::worker::{Pool, Workers};
 
@@ -165,7 +165,7 @@ impl Write for Lines {
 
 struct Server {
     site: Arc<Site<Closure>>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<Ending>>,
     log: Log,
     lines: Lines,
 }
@@ -191,7 +191,7 @@ impl Server {
         .unwrap();
         Self {
             site: Site::new(pool, limits, log.clone()),
-            stop: watch::channel(false).0,
+            stop: watch::channel(None).0,
             log,
             lines,
         }

@@ -57,7 +57,7 @@ impl Runner for Rewinding {
 
 struct Billed {
     site: Arc<Site<Rewinding>>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<Ending>>,
     log: Log,
     lines: Lines,
     open: Arc<Semaphore>,
@@ -89,7 +89,7 @@ impl Billed {
         .unwrap();
         Self {
             site: Site::new(pool, limits, log.clone()),
-            stop: watch::channel(false).0,
+            stop: watch::channel(None).0,
             log,
             lines,
             open,

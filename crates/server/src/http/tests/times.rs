@@ -177,7 +177,7 @@ async fn a_stop_finishes_what_runs_and_closes_what_is_idle() {
     partial.send("GET / HT").await;
     running.send(&[GET, GET].concat()).await;
     running.until("begun \r\n").await;
-    server.stop.send(true).unwrap();
+    server.stop.send(Some(Ending::Stop)).unwrap();
     let begun = Instant::now();
     assert_eq!(idle.rest().await, "");
     assert_eq!(partial.rest().await, "");
