@@ -90,6 +90,7 @@ fn hello() -> App {
         // As the comparison has it. Without it each request would import and compile what the first one does.
         warmup: vec!["/".into()],
         snapshot_cache: false,
+        weight: 100,
         limits: Limits::default(),
     };
     engine.app(spec, Arc::new(Silent))

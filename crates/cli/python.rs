@@ -77,6 +77,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         isolation: Isolation::default(),
         warmup: Vec::new(),
         snapshot_cache: false,
+        weight: 100,
         limits: spec::limits(&options.limits),
     };
     let app = engine.app(spec, log.app("python"));

@@ -9,6 +9,7 @@ use wasmtime::{Store, WasmParams};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::clock::Clock;
+use crate::cpu::{CpuShare, Turns};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::AppLog;
 use crate::guest::{Guest, MemoryLimit};
@@ -34,6 +35,7 @@ struct Shared {
     spec: AppSpec,
     log: Arc<dyn AppLog>,
     locks: Locks,
+    cpu: Arc<CpuShare>,
     /// Made by the first start; `None` in it when the app cannot be copied.
     snapshot: OnceCell<Option<Arc<Snapshot>>>,
 }
@@ -93,6 +95,7 @@ impl Engine {
     pub fn app(&self, spec: AppSpec, log: Arc<dyn AppLog>) -> App {
         let shared = Shared {
             engine: self.clone(),
+            cpu: Arc::new(CpuShare::new(&self.cpu, spec.weight)),
             spec,
             log,
             locks: Locks::default(),
@@ -291,8 +294,13 @@ impl App {
         clock: Clock,
     ) -> Result<Raw, StartError> {
         let Shared {
-            engine, spec, locks, ..
+            engine,
+            spec,
+            locks,
+            cpu,
+            ..
         } = &*self.shared;
+        let turns = Turns::new(cpu);
         let temp = tempfile::tempdir_in(engine.scratch.path()).map_err(StartError::Temp)?;
         let guest = Guest {
             wasi: self.wasi(temp.path(), clock, streams)?,
@@ -302,6 +310,7 @@ impl App {
                 refused: false,
             },
             limit,
+            turns: turns.clone(),
             ticks: engine.ticks.clone(),
             clock,
             interrupt_words: None,
@@ -315,7 +324,8 @@ impl App {
         let mut store = instance::store(engine, guest);
         // Copies that WASI makes for the guest count as its memory does.
         store.set_hostcall_fuel(usize::try_from(spec.limits.memory).unwrap_or(usize::MAX));
-        let made = with_image(image, engine.linked.instantiate_async(&mut store)).await;
+        let make = with_image(image, engine.linked.instantiate_async(&mut store));
+        let (made, _) = turns.run(make).await;
         let instance = made.map_err(|error| match store.data().memory_limit.refused {
             true => self.out_of_memory("not even Python fits".into()),
             false => StartError::Wasmtime(error),
@@ -371,10 +381,8 @@ impl App {
             .instance
             .get_typed_func(&mut raw.store, abi::INITIALIZE)
             .map_err(StartError::Wasmtime)?;
-        initialize
-            .call_async(&mut raw.store, ())
-            .await
-            .map_err(StartError::Wasmtime)
+        let (result, _) = instance::call(&self.shared.engine, &mut raw.store, &initialize, ()).await;
+        self.judge(raw, result.map(|()| abi::OK)).map(drop)
     }
 }
 

@@ -7,6 +7,7 @@ use wasmtime::{Config, InstancePre, Linker, Module, OptLevel};
 
 use crate::checks;
 use crate::code_cache;
+use crate::cpu::Cpu;
 use crate::folder_state::FolderState;
 use crate::guest::Guest;
 use crate::guest_module::{self, ModuleError};
@@ -44,6 +45,7 @@ pub struct Engine {
     /// Where machine code and, in a folder of their own, images are kept.
     pub(crate) cache: PathBuf,
     pub(crate) ticker: Arc<Ticker>,
+    pub(crate) cpu: Arc<Cpu>,
     pub(crate) python: PythonFiles,
     pub(crate) scratch: Arc<Scratch>,
 }
@@ -70,11 +72,13 @@ impl Engine {
         let linked = link(&wasmtime, &module).map_err(EngineError::Wasmtime)?;
         let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
         let ticker = Ticker::start(ticks.clone()).map_err(EngineError::Thread)?;
+        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
         Ok(Self {
             wasmtime,
             linked,
             bare: Arc::default(),
             library: Arc::default(),
+            cpu: Arc::new(Cpu::new(cores, ticks.clone())),
             ticks,
             digest,
             cache: cache.to_owned(),

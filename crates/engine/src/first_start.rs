@@ -297,6 +297,7 @@ mod tests {
             isolation: Isolation::Request,
             warmup: vec![],
             snapshot_cache: true,
+            weight: 100,
             limits: Limits::default(),
         };
         engine.app(spec, lines.clone())

@@ -7,6 +7,7 @@ use wasmtime::{Memory, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::clock::Clock;
+use crate::cpu::Turns;
 use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
 use crate::lines::InstanceLog;
 use crate::locks;
@@ -24,6 +25,7 @@ pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) limit: TimeLimit,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) ticks: Arc<Ticks>,
     pub(crate) clock: Clock,
     /// Absent until Python has started.

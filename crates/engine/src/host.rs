@@ -2,6 +2,8 @@
 //!
 //! Pointers and lengths are the guest's word. One that lies outside its memory stops the instance.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Linker, Memory};
 
@@ -33,11 +35,14 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     Ok(())
 }
 
-/// Looks at the time limit, and lets others have the thread if the guest has had it for long enough.
+/// Looks at the time limit, and lets others have the CPU if it is their turn.
 async fn tick(mut caller: Caller<'_, Guest>) -> wasmtime::Result<i32> {
     let count = caller.data().ticks.count();
-    if time_limit::check(caller.as_context_mut())? {
-        tokio::task::yield_now().await;
+    let now = Instant::now();
+    time_limit::check(caller.as_context_mut(), now)?;
+    let turns = &caller.data().turns;
+    if turns.look(now) {
+        turns.clone().give_way().await;
     }
     Ok(count as i32)
 }

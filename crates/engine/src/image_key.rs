@@ -138,6 +138,7 @@ impl Digest {
             working_dir,
             isolation,
             warmup,
+            weight: _,
             limits,
             snapshot_cache: _,
         } = spec;

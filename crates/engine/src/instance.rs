@@ -1,13 +1,10 @@
 //! One live copy of Python with an app in it.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, TypedFunc, WasmParams};
+use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
 use wasmtime_wasi::I32Exit;
 
 use crate::abi;
@@ -142,19 +139,15 @@ pub(crate) fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
 }
 
 /// Calls an export. Also gives the time the guest ran.
-pub(crate) async fn call<P: WasmParams + Sync>(
+pub(crate) async fn call<P: WasmParams + Sync, R: WasmResults + Sync>(
     engine: &Engine,
     store: &mut Store<Guest>,
-    function: &TypedFunc<P, i32>,
+    function: &TypedFunc<P, R>,
     params: P,
-) -> (Result<i32, End>, Duration) {
+) -> (Result<R, End>, Duration) {
     let _running = engine.ticker.run();
-    let mut spent = Duration::ZERO;
-    let result = Timed {
-        call: pin!(function.call_async(store, params)),
-        spent: &mut spent,
-    }
-    .await;
+    let turns = store.data().turns.clone();
+    let (result, spent) = turns.run(function.call_async(store, params)).await;
     (result.map_err(End::of), spent)
 }
 
@@ -242,6 +235,25 @@ impl Instance {
     pub async fn rewind(&mut self, verify: bool) -> Result<Rewound, RewindError> {
         let start = Instant::now();
         let snapshot = self.snapshot.clone().ok_or(RewindError::NoSnapshot)?;
+        // The host's work for the app is the app's.
+        let turns = self.store.data().turns.clone();
+        let (pages, _) = turns.run(async { self.restore(&snapshot, verify) }).await;
+        let pages = pages?;
+        // The request's own limit may be nearly over.
+        self.store.data_mut().limit = self.app.start_limit();
+        self.store.data_mut().block.clone_from(&self.secrets);
+        let length = self.secrets.len() as i32;
+        match call(self.app.engine(), &mut self.store, &self.restored, length).await {
+            (Ok(abi::OK), _) => Ok(Rewound {
+                pages,
+                time: start.elapsed(),
+            }),
+            _ => Err(RewindError::Hook),
+        }
+    }
+
+    /// The host's part of a rewind. Gives the pages that had been written.
+    fn restore(&mut self, snapshot: &Snapshot, verify: bool) -> Result<Option<usize>, RewindError> {
         let memory = self.store.data().memory.ok_or(RewindError::NoSnapshot)?;
         let bytes = memory.data_mut(&mut self.store);
         if bytes.len() != snapshot.image.len() {
@@ -256,17 +268,7 @@ impl Instance {
         }
         self.app.renew_host_state(self.store.data_mut())?;
         snapshot.refresh_entropy(&mut self.store);
-        // The request's own limit may be nearly over.
-        self.store.data_mut().limit = self.app.start_limit();
-        self.store.data_mut().block.clone_from(&self.secrets);
-        let length = self.secrets.len() as i32;
-        match call(self.app.engine(), &mut self.store, &self.restored, length).await {
-            (Ok(abi::OK), _) => Ok(Rewound {
-                pages,
-                time: start.elapsed(),
-            }),
-            _ => Err(RewindError::Hook),
-        }
+        Ok(pages)
     }
 
     /// Memory that the instance has for itself, in bytes: pages that are not its image's any more, and what it takes beside
@@ -292,22 +294,5 @@ impl Instance {
             cpu,
             memory,
         }
-    }
-}
-
-/// Adds up the time that a call takes of its thread.
-struct Timed<'a, F> {
-    call: Pin<&'a mut F>,
-    spent: &'a mut Duration,
-}
-
-impl<F: Future> Future for Timed<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let start = Instant::now();
-        let result = self.call.as_mut().poll(cx);
-        *self.spent += start.elapsed();
-        result
     }
 }

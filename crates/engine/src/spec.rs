@@ -29,6 +29,8 @@ pub struct AppSpec {
     pub warmup: Vec<String>,
     /// Whether the snapshot is kept on disk, and taken from there by the next start.
     pub snapshot_cache: bool,
+    /// Its share of the CPU while others are busy as well, in proportion to theirs; 100 is usual.
+    pub weight: u32,
     /// What each instance and request may use.
     pub limits: Limits,
 }

@@ -1,5 +1,4 @@
-//! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance. And
-//! its turns on the thread, since both are looked at when the guest sees a tick.
+//! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -8,15 +7,9 @@ use wasmtime::{Memory, StoreContextMut};
 
 use crate::guest::Guest;
 
-/// How long a guest keeps its thread while others may wait for it: less than a tick, so that one that goes on and on gives
-/// way at each. Most requests are done before; one that a tick meets in its midst would wait behind those that are not.
-const TURN: Duration = Duration::from_millis(4);
-
-/// When a call is interrupted, when it is stopped, and since when it has its thread.
+/// When a call is interrupted, and when it is stopped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeLimit {
-    /// When its turn on the thread began, waits included.
-    turn: Instant,
     /// Python gets an exception from here on.
     strike: Instant,
     /// The instance is stopped from here on.
@@ -42,10 +35,8 @@ impl TimeLimit {
     /// Starts now. Limits of a century are as good as none.
     pub(crate) fn new(limit: Duration, grace: Duration) -> Self {
         let longest = Duration::from_secs(100 * 365 * 86_400);
-        let now = Instant::now();
-        let strike = now + limit.min(longest);
+        let strike = Instant::now() + limit.min(longest);
         Self {
-            turn: now,
             strike,
             stop: strike + grace.min(longest),
             struck: false,
@@ -54,15 +45,6 @@ impl TimeLimit {
 
     pub(crate) fn struck(&self) -> bool {
         self.struck
-    }
-
-    /// Whether the turn on the thread is over; if so, the next begins.
-    fn end_turn(&mut self, now: Instant) -> bool {
-        let is_over = now.saturating_duration_since(self.turn) >= TURN;
-        if is_over {
-            self.turn = now;
-        }
-        is_over
     }
 
     /// Waits for `work`, at most until the next stage of the limit.
@@ -76,20 +58,19 @@ impl TimeLimit {
     }
 }
 
-/// What is looked at when a guest has seen a tick. Tells whether its turn on the thread is over, and begins the next.
+/// What is looked at when a guest has seen a tick.
 ///
 /// # Errors
 /// [`Stopped`] when the grace is over.
-pub(crate) fn check(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<bool> {
+pub(crate) fn check(mut store: StoreContextMut<'_, Guest>, now: Instant) -> wasmtime::Result<()> {
     let limit = store.data().limit;
-    let now = Instant::now();
     if now >= limit.stop {
         return Err(Stopped.into());
     }
     if now >= limit.strike && !limit.struck {
         strike(&mut store);
     }
-    Ok(store.data_mut().limit.end_turn(now))
+    Ok(())
 }
 
 /// The first stage: answers the client, and makes Python run its SIGXCPU handler.
@@ -128,20 +109,5 @@ impl InterruptWords {
         set(self.tripped, 1);
         set(self.is_tripped, 1);
         set(self.eval_breaker, self.bit);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ticker::TICK;
-
-    #[test]
-    fn a_turn_outlasts_a_tick_in_its_midst_and_ends_at_each_further_one() {
-        let mut limit = TimeLimit::new(Duration::MAX, Duration::ZERO);
-        let first = limit.turn + TICK / 2;
-        assert!(!limit.end_turn(first));
-        assert!(limit.end_turn(first + TICK));
-        assert!(limit.end_turn(first + 2 * TICK));
     }
 }

@@ -10,6 +10,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// guest.
 const CORES_PER_SOCKETS: usize = 4;
 
+/// Threads beside those that guests run on at a time, one for each core: who begins to wait for the CPU, or for a clock, is
+/// noticed while all others are taken.
+const SPARE: usize = 1;
+
 /// Tasks between two looks at the guests' timers: a task may be a slice of some milliseconds.
 const TIMER_INTERVAL: u32 = 4;
 
@@ -38,8 +42,7 @@ impl Threads {
                 .build()?,
             guests: Builder::new_multi_thread()
                 .thread_name("guests")
-                // Two at least, so that one guest's slice is not another's wait.
-                .worker_threads(cores.max(2))
+                .worker_threads(cores + SPARE)
                 .event_interval(TIMER_INTERVAL)
                 .enable_time()
                 .build()?,

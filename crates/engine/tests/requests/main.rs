@@ -5,5 +5,6 @@ mod limits;
 mod replies;
 mod rewinds;
 mod secrets;
+mod share;
 mod site;
 mod start_up;

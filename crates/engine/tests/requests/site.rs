@@ -157,6 +157,7 @@ pub(crate) fn site(code: &str, change: impl FnOnce(&mut AppSpec)) -> Site {
         isolation: Isolation::Request,
         warmup: vec![],
         snapshot_cache: false,
+        weight: 100,
         limits: Limits {
             grace: Duration::from_millis(500),
             ..Limits::default()

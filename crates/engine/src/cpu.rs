@@ -1,0 +1,261 @@
+//! Who runs: the CPU is shared by weight among busy apps, whatever the number of their instances.
+//!
+//! A guest runs in **slices**: each poll of a call's future is one. For it the guest needs one of the engine's **slots**, of
+//! which there are as many as cores. Who gets one is for [`Fair`] to say; who does not, waits without being polled. A slot
+//! is given back when the guest waits for something, when its turn is over, and when an app that has had less begins to
+//! wait: then all running guests are made to see a tick at once.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::fair::{AccountId, Fair};
+use crate::ticks::Ticks;
+
+/// How long a guest keeps its slot and its thread while others may wait for them: less than a tick, so that one that goes
+/// on and on gives way at each. Most requests are done before; one that a tick meets in its midst would wait behind those
+/// that are not.
+const TURN: Duration = Duration::from_millis(4);
+
+/// The engine's slots.
+pub(crate) struct Cpu {
+    fair: Mutex<Fair<Waiter>>,
+    ticks: Arc<Ticks>,
+}
+
+/// A guest that waits for a slot.
+struct Waiter {
+    turns: Arc<Turns>,
+    waker: Waker,
+}
+
+impl Cpu {
+    pub(crate) fn new(slots: usize, ticks: Arc<Ticks>) -> Self {
+        Self {
+            fair: Mutex::new(Fair::new(slots)),
+            ticks,
+        }
+    }
+
+    fn fair(&self) -> MutexGuard<'_, Fair<Waiter>> {
+        self.fair.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one app gets of the CPU.
+pub(crate) struct CpuShare {
+    cpu: Arc<Cpu>,
+    account: AccountId,
+}
+
+impl CpuShare {
+    /// A share by `weight`.
+    pub(crate) fn new(cpu: &Arc<Cpu>, weight: u32) -> Self {
+        Self {
+            cpu: cpu.clone(),
+            account: cpu.fair().open(weight),
+        }
+    }
+}
+
+impl Drop for CpuShare {
+    fn drop(&mut self) {
+        // Whoever holds a slot or waits for one has a reference to this.
+        self.cpu.fair().close(self.account);
+    }
+}
+
+/// The turns of one instance, which does one thing at a time.
+pub(crate) struct Turns {
+    share: Arc<CpuShare>,
+    slice: Mutex<Slice>,
+}
+
+/// Where an instance is with its slot. Of two locks, this one is taken behind the one of `Cpu`.
+struct Slice {
+    phase: Phase,
+    /// When its turn began.
+    turn: Instant,
+    /// Up to when its time is counted.
+    counted: Instant,
+    /// Time that the current piece of work has taken so far.
+    spent: Duration,
+    /// It ended its slice to let others have the slot, and would go on at once.
+    gives_way: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Has no slot, and needs none as far as is known.
+    Away,
+    /// Waits for a slot.
+    Waits,
+    /// Has a slot, and has not been polled since.
+    Granted,
+    /// Has a slot and uses it.
+    Runs,
+}
+
+impl Turns {
+    pub(crate) fn new(share: &Arc<CpuShare>) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            share: share.clone(),
+            slice: Mutex::new(Slice {
+                phase: Phase::Away,
+                turn: now,
+                counted: now,
+                spent: Duration::ZERO,
+                gives_way: false,
+            }),
+        })
+    }
+
+    /// Runs `work` to its end in slices, each with a slot. Also gives the time for which it had one.
+    pub(crate) async fn run<F: Future>(self: &Arc<Self>, work: F) -> (F::Output, Duration) {
+        self.slice().spent = Duration::ZERO;
+        let mut work = pin!(work);
+        let leave = Leave(self);
+        let output = poll_fn(|cx| {
+            if !self.enter(cx.waker()) {
+                return Poll::Pending;
+            }
+            let polled = work.as_mut().poll(cx);
+            self.leave(polled.is_pending().then(|| cx.waker()));
+            polled
+        })
+        .await;
+        drop(leave);
+        (output, self.slice().spent)
+    }
+
+    /// Counts the time since the last look. Tells whether the guest should [`give_way`](Self::give_way) now: its turn is
+    /// over, or an app waits that has had less.
+    pub(crate) fn look(&self, now: Instant) -> bool {
+        let mut fair = self.share.cpu.fair();
+        let mut slice = self.slice();
+        if slice.phase != Phase::Runs {
+            return false;
+        }
+        let account = self.share.account;
+        fair.charge(account, slice.count(now));
+        let is_over = now.saturating_duration_since(slice.turn) >= TURN || fair.is_ahead(account);
+        if !is_over {
+            fair.go_on(account);
+        }
+        is_over
+    }
+
+    /// Ends the slice, and goes on when it has a slot again. Within [`run`](Self::run) alone, which wakes it.
+    pub(crate) async fn give_way(&self) {
+        let mut gave_way = false;
+        poll_fn(|_| {
+            if std::mem::replace(&mut gave_way, true) {
+                return Poll::Ready(());
+            }
+            self.slice().gives_way = true;
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Begins a slice, if there is a slot. Otherwise `waker` is told when there is.
+    fn enter(self: &Arc<Self>, waker: &Waker) -> bool {
+        let (cpu, account) = (&self.share.cpu, self.share.account);
+        let mut fair = cpu.fair();
+        let mut slice = self.slice();
+        match slice.phase {
+            Phase::Granted | Phase::Runs => {}
+            Phase::Waits => {
+                let waiter = fair.waiter(account, |waiter| Arc::ptr_eq(&waiter.turns, self));
+                let old = waiter.map(|waiter| std::mem::replace(&mut waiter.waker, waker.clone()));
+                drop((slice, fair));
+                // With no lock held: the last waker of a task takes it along.
+                drop(old);
+                return false;
+            }
+            Phase::Away if fair.take(account) => {}
+            Phase::Away => {
+                slice.phase = Phase::Waits;
+                if fair.wait(account, self.waiter(waker)) {
+                    cpu.ticks.advance();
+                }
+                return false;
+            }
+        }
+        slice.phase = Phase::Runs;
+        slice.turn = Instant::now();
+        slice.counted = slice.turn;
+        true
+    }
+
+    /// Ends a slice. With a waker, and if it gave way, it waits for the next at once.
+    fn leave(self: &Arc<Self>, waker: Option<&Waker>) {
+        let now = Instant::now();
+        let account = self.share.account;
+        let mut fair = self.share.cpu.fair();
+        let mut slice = self.slice();
+        fair.charge(account, slice.count(now));
+        let gave_way = std::mem::take(&mut slice.gives_way);
+        slice.phase = Phase::Away;
+        if let Some(waker) = waker.filter(|_| gave_way) {
+            slice.phase = Phase::Waits;
+            fair.wait(account, self.waiter(waker));
+        }
+        drop(slice);
+        hand_over(fair, account);
+    }
+
+    fn waiter(self: &Arc<Self>, waker: &Waker) -> Waiter {
+        Waiter {
+            turns: self.clone(),
+            waker: waker.clone(),
+        }
+    }
+
+    fn slice(&self) -> MutexGuard<'_, Slice> {
+        self.slice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slice {
+    /// Time that was not counted yet.
+    fn count(&mut self, now: Instant) -> Duration {
+        let time = now.saturating_duration_since(self.counted);
+        self.counted = now;
+        self.spent += time;
+        time
+    }
+}
+
+/// Gives back a slot of an account to whoever is next.
+fn hand_over(mut fair: MutexGuard<'_, Fair<Waiter>>, account: AccountId) {
+    let next = fair.release(account);
+    if let Some(Waiter { turns, waker }) = next {
+        turns.slice().phase = Phase::Granted;
+        drop(fair);
+        waker.wake();
+    }
+}
+
+/// Sees to it that work which is dropped, or panics, leaves neither a slot nor a place in the queue behind.
+struct Leave<'a>(&'a Arc<Turns>);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let (share, turns) = (&self.0.share, self.0);
+        let mut fair = share.cpu.fair();
+        let phase = std::mem::replace(&mut turns.slice().phase, Phase::Away);
+        match phase {
+            Phase::Away => {}
+            Phase::Waits => {
+                let waiter = fair.withdraw(share.account, |waiter| Arc::ptr_eq(&waiter.turns, turns));
+                drop(fair);
+                drop(waiter);
+            }
+            Phase::Granted | Phase::Runs => hand_over(fair, share.account),
+        }
+    }
+}

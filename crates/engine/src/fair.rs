@@ -1,0 +1,321 @@
+//! Slots shared by weight: start-time fair queuing, as Goyal, Vin and Cheng describe it (SIGCOMM 1996), for several
+//! servers at once.
+//!
+//! Each account has a **virtual time**: what it has used, over its weight. A slot goes to the waiting account with the
+//! smallest. One that begins to wait after it was idle starts at the queue's own virtual time, which is that of the slice
+//! begun furthest ahead: it is served soon, and cannot have saved up anything.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The weight at which virtual time is time.
+const UNIT: u32 = 100;
+
+/// How far an account's virtual time may stay behind the queue's. One with fewer waiters than its share has slots falls
+/// behind without having been wronged, and would get all slots for as long once it had more.
+const LAG: u64 = Duration::from_millis(100).as_nanos() as u64;
+
+/// Slots, who waits for one, and what each account has used. Knows no clock: it is told what was used.
+pub(crate) struct Fair<T> {
+    slots: usize,
+    free: usize,
+    /// The queue's virtual time.
+    now: u64,
+    accounts: Vec<Account<T>>,
+    /// Those accounts that belong to nobody.
+    unused: Vec<AccountId>,
+    /// Accounts with waiters. Few of many apps are busy at a time, so they are looked through.
+    waiting: Vec<AccountId>,
+}
+
+/// Names an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AccountId(usize);
+
+struct Account<T> {
+    weight: u32,
+    virtual_time: u64,
+    /// Slots it has.
+    held: usize,
+    /// First come, first served.
+    waiters: VecDeque<T>,
+}
+
+impl<T> Fair<T> {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self {
+            slots,
+            free: slots,
+            now: 0,
+            accounts: Vec::new(),
+            unused: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// A new account; one of twice the weight gets twice the time.
+    pub(crate) fn open(&mut self, weight: u32) -> AccountId {
+        let account = Account {
+            weight: weight.max(1),
+            virtual_time: self.now,
+            held: 0,
+            waiters: VecDeque::new(),
+        };
+        match self.unused.pop() {
+            Some(id) => {
+                self.accounts[id.0] = account;
+                id
+            }
+            None => {
+                self.accounts.push(account);
+                AccountId(self.accounts.len() - 1)
+            }
+        }
+    }
+
+    /// The end of an account that has no slots and no waiters.
+    pub(crate) fn close(&mut self, id: AccountId) {
+        self.unused.push(id);
+    }
+
+    /// Takes a slot if one is free; then nobody waits.
+    pub(crate) fn take(&mut self, id: AccountId) -> bool {
+        if self.free == 0 {
+            return false;
+        }
+        self.free -= 1;
+        self.wake(id);
+        self.grant(id);
+        true
+    }
+
+    /// Waits for a slot; [`release`](Self::release) hands `waiter` out again. Tells whether one that runs has had more,
+    /// as far as is known, and should be asked for its slot.
+    pub(crate) fn wait(&mut self, id: AccountId, waiter: T) -> bool {
+        self.wake(id);
+        let account = &mut self.accounts[id.0];
+        if account.waiters.is_empty() {
+            self.waiting.push(id);
+        }
+        account.waiters.push_back(waiter);
+        account.virtual_time <= self.now && account.held < self.slots - self.free
+    }
+
+    /// The first waiter of an account that is the one looked for.
+    pub(crate) fn waiter(&mut self, id: AccountId, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
+        self.accounts[id.0]
+            .waiters
+            .iter_mut()
+            .find(|waiter| is_it(waiter))
+    }
+
+    /// Has a waiter wait no longer.
+    pub(crate) fn withdraw(&mut self, id: AccountId, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let waiters = &mut self.accounts[id.0].waiters;
+        let waiter = waiters.remove(waiters.iter().position(is_it)?);
+        if waiters.is_empty() {
+            self.waiting.retain(|other| *other != id);
+        }
+        waiter
+    }
+
+    /// Counts what was used of a slot that is held.
+    pub(crate) fn charge(&mut self, id: AccountId, used: Duration) {
+        let account = &mut self.accounts[id.0];
+        let used = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        let virtually = used.saturating_mul(UNIT.into()) / u64::from(account.weight);
+        account.virtual_time =
+            (account.virtual_time.saturating_add(virtually)).max(self.now.saturating_sub(LAG));
+    }
+
+    /// Who has a slot goes on with it: as if a new slice began.
+    pub(crate) fn go_on(&mut self, id: AccountId) {
+        self.now = self.now.max(self.accounts[id.0].virtual_time);
+    }
+
+    /// Whether another account waits that has had less.
+    pub(crate) fn is_ahead(&self, id: AccountId) -> bool {
+        let own = self.accounts[id.0].virtual_time;
+        self.waiting
+            .iter()
+            .any(|&other| other != id && self.accounts[other.0].virtual_time < own)
+    }
+
+    /// Gives a slot back. Who gets it, if anybody waits: it is theirs from here on.
+    pub(crate) fn release(&mut self, id: AccountId) -> Option<T> {
+        self.accounts[id.0].held -= 1;
+        let least = (0..self.waiting.len()).min_by_key(|&at| self.accounts[self.waiting[at].0].virtual_time);
+        let Some(at) = least else {
+            self.free += 1;
+            return None;
+        };
+        let next = self.waiting[at];
+        let waiters = &mut self.accounts[next.0].waiters;
+        let waiter = waiters.pop_front();
+        // Accounts of the same virtual time take turns: who waits on goes behind the others.
+        self.waiting.remove(at);
+        if !waiters.is_empty() {
+            self.waiting.push(next);
+        }
+        self.grant(next);
+        waiter
+    }
+
+    /// An account that was idle has saved up nothing.
+    fn wake(&mut self, id: AccountId) {
+        let account = &mut self.accounts[id.0];
+        if account.held == 0 && account.waiters.is_empty() {
+            account.virtual_time = account.virtual_time.max(self.now);
+        }
+    }
+
+    fn grant(&mut self, id: AccountId) {
+        self.accounts[id.0].held += 1;
+        self.go_on(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLICE: Duration = Duration::from_millis(5);
+
+    /// Who has the slots, and how many slices each account has had.
+    struct Machine {
+        fair: Fair<AccountId>,
+        running: Vec<AccountId>,
+        slices: Vec<usize>,
+    }
+
+    impl Machine {
+        fn new(slots: usize) -> Self {
+            Self {
+                fair: Fair::new(slots),
+                running: Vec::new(),
+                slices: Vec::new(),
+            }
+        }
+
+        /// An app with `workers` that are always busy.
+        fn busy(&mut self, weight: u32, workers: usize) -> AccountId {
+            let id = self.fair.open(weight);
+            self.slices.resize(id.0 + 1, 0);
+            for _ in 0..workers {
+                self.start(id);
+            }
+            id
+        }
+
+        fn start(&mut self, id: AccountId) {
+            match self.fair.take(id) {
+                true => self.running.push(id),
+                false => {
+                    self.fair.wait(id, id);
+                }
+            }
+        }
+
+        /// Every running guest has a slice and waits for the next.
+        fn run(&mut self, rounds: usize) {
+            for _ in 0..rounds {
+                for id in std::mem::take(&mut self.running) {
+                    self.slices[id.0] += 1;
+                    self.fair.charge(id, SLICE);
+                    self.fair.wait(id, id);
+                    self.running.extend(self.fair.release(id));
+                }
+            }
+        }
+
+        fn share(&self, id: AccountId) -> f64 {
+            self.slices[id.0] as f64 / self.slices.iter().sum::<usize>() as f64
+        }
+    }
+
+    #[test]
+    fn time_is_shared_by_weight_whatever_the_number_of_workers() {
+        for slots in [1, 2, 4] {
+            let mut machine = Machine::new(slots);
+            let many = machine.busy(100, 50);
+            let few = machine.busy(100, slots);
+            let heavy = machine.busy(200, slots);
+            machine.run(4000);
+            for (id, share) in [(many, 0.25), (few, 0.25), (heavy, 0.5)] {
+                let got = machine.share(id);
+                assert!((got - share).abs() < 0.01, "{id:?} of {slots} slots: {got}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_is_next_and_asks_for_a_slot() {
+        let mut machine = Machine::new(2);
+        let busy = machine.busy(100, 8);
+        let light = machine.fair.open(100);
+        machine.run(100);
+        assert!(machine.fair.wait(light, light), "asks for a slot");
+        machine.fair.charge(busy, SLICE);
+        assert!(machine.fair.is_ahead(busy));
+        assert_eq!(machine.fair.release(busy), Some(light));
+        assert!(!machine.fair.is_ahead(busy), "nobody else waits");
+    }
+
+    #[test]
+    fn nothing_is_saved_up_by_being_idle_or_by_having_few_workers() {
+        let mut machine = Machine::new(2);
+        let many = machine.busy(100, 8);
+        let one = machine.busy(100, 1);
+        let idle = machine.fair.open(100);
+        machine.slices.push(0);
+        machine.run(2000);
+        for id in [one, idle] {
+            let before = machine.slices[many.0];
+            for _ in 0..8 {
+                machine.start(id);
+            }
+            machine.run(200);
+            let got = machine.slices[many.0] - before;
+            assert!(got > 100, "{got} of 400 slices");
+        }
+    }
+
+    #[test]
+    fn the_smallest_weight_gets_its_share_too() {
+        let mut machine = Machine::new(1);
+        let (light, heavy) = (machine.busy(1, 4), machine.busy(100, 1));
+        machine.run(5050);
+        assert!(machine.slices[light.0].abs_diff(50) <= 2, "{:?}", machine.slices);
+        assert!(
+            machine.slices[heavy.0].abs_diff(5000) <= 2,
+            "{:?}",
+            machine.slices
+        );
+    }
+
+    #[test]
+    fn who_withdraws_gets_no_slot() {
+        let mut fair = Fair::new(1);
+        let (a, b) = (fair.open(100), fair.open(100));
+        assert!(fair.take(a) && !fair.take(b));
+        fair.wait(b, 'b');
+        fair.wait(b, 'c');
+        assert_eq!(fair.withdraw(b, |waiter| *waiter == 'b'), Some('b'));
+        assert_eq!(fair.release(a), Some('c'));
+        assert_eq!(fair.release(b), None);
+        assert!(fair.take(a), "the slot is free again");
+    }
+
+    #[test]
+    fn an_app_of_its_own_is_served_in_the_order_it_came() {
+        let mut fair = Fair::new(1);
+        let a = fair.open(100);
+        assert!(fair.take(a));
+        for waiter in 0..3 {
+            assert!(!fair.wait(a, waiter), "has nobody else to ask");
+        }
+        for waiter in 0..3 {
+            assert_eq!(fair.release(a), Some(waiter));
+        }
+    }
+}
