@@ -47,7 +47,7 @@ fn benches(criterion: &mut Criterion) {
         });
         let head = head(bytes);
         group.bench_function("make the environ block", |bencher| {
-            bencher.iter(|| black_box(&head).environ(&CONNECTION).expect("fits"));
+            bencher.iter(|| black_box(&head).environ(&CONNECTION, "").expect("fits"));
         });
     }
 }

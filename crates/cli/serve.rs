@@ -1,6 +1,7 @@
 //! `wasgi serve`: the server.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,7 +9,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::Handle;
 use wasgi_config::Isolation;
 use wasgi_engine::Engine;
-use wasgi_server::{AccessFormat, Budget, Inherited, Log, Pool, Site, Threads, Workers};
+use wasgi_server::{
+    AccessFormat, Budget, Generation, Inherited, Log, Pool, Routes, Server, Site, Threads, Workers,
+};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -115,9 +118,13 @@ async fn serve(
         }
         _ = &mut stop => return Ok(()),
     };
-    let site = Site::new(pool, config.limits.clone(), log.clone());
+    let site = Site::new(&config.app.name);
+    site.serve(Generation::new(pool, config.limits.clone()));
+    let server = Server::new(config.limits.clone(), log.clone());
+    let routes = config.app.routes.iter().cloned();
+    server.set_routes(Routes::new(routes.map(|route| (route, Arc::clone(&site)))));
     service.ready(inherited)?;
-    wasgi_server::run(listeners, site, service.end(async { _ = stop.await })).await;
+    wasgi_server::run(listeners, server, service.end(async { _ = stop.await })).await;
     Ok(())
 }
 

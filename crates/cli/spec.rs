@@ -142,6 +142,10 @@ mod tests {
                 warmup: Vec::new(),
                 verify_rewind: false,
                 snapshot_cache: false,
+                routes: vec![],
+                weight: 100,
+                watch: false,
+                probe: "/".to_owned(),
                 env: vec![("A".to_owned(), "b".to_owned())],
                 secrets: vec![wasgi_config::Secret {
                     name: "KEY".to_owned(),

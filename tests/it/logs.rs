@@ -165,7 +165,7 @@ fn access_lines_are_combined_with_time_and_worker() {
     let expected = "\"GET /quiet?a=1 HTTP/1.1\" 200 12 \"http://before/\" \"tester/1.0\" ";
     let rest = rest.strip_prefix(expected).unwrap_or_else(|| panic!("{line}"));
     let (time, rest) = rest
-        .split_once("ms worker=1 id=")
+        .split_once("ms app=talkative worker=1 id=")
         .unwrap_or_else(|| panic!("{line}"));
     assert!(
         time.parse::<f64>()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::route::Route;
 
 /// One `app.toml`, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,14 @@ pub struct App {
     pub verify_rewind: bool,
     /// Whether the app's snapshot is kept on disk for the next start.
     pub snapshot_cache: bool,
+    /// Where the app is served: at each host the same mount. At least one.
+    pub routes: Vec<Route>,
+    /// Its share of the CPU beside that of other busy apps, from 1; 100 is usual.
+    pub weight: u32,
+    /// Whether it is loaded anew when one of its files changes.
+    pub watch: bool,
+    /// Asked for before requests are given to a new load of the app; begins with a slash.
+    pub probe: String,
     /// The app's environment, but for the secrets.
     pub env: Vec<(String, String)>,
     /// Its variables that are `secret = true`.

@@ -20,6 +20,11 @@ const TABLES: &[(&str, &[&str])] = &[
             "warmup",
             "verify-rewind",
             "snapshot-cache",
+            "hosts",
+            "mount",
+            "weight",
+            "watch",
+            "probe",
             "env",
         ],
     ),
@@ -87,6 +92,30 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
     match table {
         "" => "the tables are [app], [app.env], [listen], [limits] and [files]".to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
+    }
+}
+
+/// What to write instead of the unknown `key` at the top of `server.toml`.
+pub(crate) fn server_hint(key: &str) -> String {
+    const NAMES: &[&str] = &[
+        "apps",
+        "grant",
+        "hosts",
+        "tenant-hosts",
+        "pass-env",
+        "memory",
+        "idle-timeout",
+        "builders",
+        "listen",
+        "limits",
+        "defaults",
+        "caps",
+        "app",
+    ];
+    let typed = plain(key);
+    match NAMES.iter().find(|name| near(&typed, &plain(name))) {
+        Some(name) => format!("did you mean {name}?"),
+        None => format!("the names here are {}", NAMES.join(", ")),
     }
 }
 

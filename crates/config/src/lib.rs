@@ -11,6 +11,8 @@ mod overrides;
 mod problem;
 mod raw;
 mod resolve;
+mod route;
+mod server;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ pub use problem::Errors;
 use problem::{Place, Problem};
 use raw::Raw;
 use resolve::Resolver;
+pub use route::{Host, Route, RouteError};
+pub use server::{ServerConfig, Tenant, load_server};
 
 /// Reads the file, if one is named, puts the options over it and resolves the whole.
 ///
@@ -110,6 +114,7 @@ fn resolver<'a>(file: Option<&Path>, env: resolve::EnvLookup<'a>) -> Result<Reso
         file_folder: parent.as_deref().map(folder).transpose()?,
         current: folder(Path::new("."))?,
         env,
+        allowed: None,
         problems: Vec::new(),
     })
 }

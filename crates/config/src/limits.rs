@@ -169,6 +169,32 @@ impl LimitKey {
     }
 
     pub(crate) fn apply(&self, limits: &mut Limits, typed: &At<Typed>) -> Result<(), Problem> {
+        self.set(limits, self.value(typed)?);
+        Ok(())
+    }
+
+    /// Sets a value that [`value`](Self::value) gave.
+    pub(crate) fn set(&self, limits: &mut Limits, value: u64) {
+        (self.set)(limits, value);
+    }
+
+    /// What is used where nothing is typed.
+    pub(crate) fn default_value(&self) -> u64 {
+        self.unit.parse(self.default).unwrap_or_default()
+    }
+
+    /// Whether a value lets more through than `cap` does. Where 0 is the default, it stands for no limit.
+    pub(crate) fn passes(&self, value: u64, cap: u64) -> bool {
+        value > cap || (value == 0 && cap > 0 && self.default_value() == 0)
+    }
+
+    /// A value as one would write it.
+    pub(crate) fn show(&self, value: u64) -> String {
+        self.unit.show(value)
+    }
+
+    /// The value typed, in milliseconds, bytes or a count.
+    pub(crate) fn value(&self, typed: &At<Typed>) -> Result<u64, Problem> {
         let value = match &typed.value {
             Typed::Number(number) if self.is_count() => match u64::try_from(*number) {
                 Ok(value) => value,
@@ -188,8 +214,7 @@ impl LimitKey {
                 },
             ));
         }
-        (self.set)(limits, value);
-        Ok(())
+        Ok(value)
     }
 
     fn parse(&self, typed: &At<Typed>, text: &str) -> Result<u64, Problem> {

@@ -69,7 +69,9 @@ impl Overrides {
         text("--venv", &self.venv, &mut raw.venv);
         text("--isolation", &self.isolation, &mut raw.isolation);
         raw.verify_rewind |= self.verify_rewind;
-        raw.snapshot_cache |= self.snapshot_cache;
+        if self.snapshot_cache {
+            raw.snapshot_cache = Some(true);
+        }
         raw.workers = self.workers.map(|n| at("--workers", n)).or(raw.workers.take());
         raw.max_requests = self
             .max_requests

@@ -1,7 +1,7 @@
 //! The configuration as it was typed: names known, types right, nothing else looked at.
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
@@ -22,7 +22,12 @@ pub(crate) struct Raw {
     pub isolation: Option<At<String>>,
     pub warmup: Vec<At<String>>,
     pub verify_rewind: bool,
-    pub snapshot_cache: bool,
+    pub snapshot_cache: Option<bool>,
+    pub hosts: Vec<At<String>>,
+    pub mount: Option<At<String>>,
+    pub weight: Option<At<i64>>,
+    pub watch: bool,
+    pub probe: Option<At<String>>,
     pub env: Vec<(String, RawVariable)>,
     pub http: Option<Vec<At<String>>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
@@ -52,14 +57,22 @@ pub(crate) struct RawGrant {
 /// After a mistake in the syntax the rest of the file may mean something else: only the lines before the first one are
 /// then looked at further, and the last value tells whether that was so.
 pub(crate) fn read(text: &str) -> (Raw, Vec<Problem>, bool) {
-    let (document, errors) = DeTable::parse_recoverable(text);
+    read_with(text, |reader, document| reader.document(document))
+}
+
+/// As [`read`], with what the tables mean left to `document`.
+pub(crate) fn read_with(
+    text: &str,
+    document: impl FnOnce(&mut Reader<'_>, &DeTable<'_>),
+) -> (Raw, Vec<Problem>, bool) {
+    let (parsed, errors) = DeTable::parse_recoverable(text);
     let lines = Lines::of(text);
     let mut reader = Reader {
         lines: &lines,
         raw: Raw::default(),
         problems: Vec::new(),
     };
-    reader.document(document.get_ref());
+    document(&mut reader, parsed.get_ref());
     let Reader {
         raw, mut problems, ..
     } = reader;
@@ -153,12 +166,14 @@ impl Lines {
     }
 }
 
-type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Name<'i> = Spanned<DeString<'i>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
-struct Reader<'a> {
+/// Takes values off a document, and notes what is wrong with them.
+pub(crate) struct Reader<'a> {
     lines: &'a Lines,
-    raw: Raw,
-    problems: Vec<Problem>,
+    pub(crate) raw: Raw,
+    pub(crate) problems: Vec<Problem>,
 }
 
 impl Reader<'_> {
@@ -175,16 +190,7 @@ impl Reader<'_> {
             if table == "app" {
                 self.raw.app_line = Some(self.lines.at(name.span().start));
             }
-            let DeValue::Table(entries) = value.get_ref() else {
-                self.wrong_type(
-                    table,
-                    value,
-                    "a table",
-                    &format!("write [{table}] on a line of its own"),
-                );
-                continue;
-            };
-            for (key, value) in entries {
+            for (key, value) in self.table(table, value) {
                 match table {
                     "app" => self.app(key, value),
                     "listen" => self.listen(key, value),
@@ -195,7 +201,24 @@ impl Reader<'_> {
         }
     }
 
-    fn app(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+    /// The entries of a table; none, and a problem, if `value` is something else.
+    pub(crate) fn table<'v, 'i>(
+        &mut self,
+        name: &str,
+        value: &'v Value<'i>,
+    ) -> impl Iterator<Item = (&'v Name<'i>, &'v Value<'i>)> + use<'v, 'i> {
+        let entries = match value.get_ref() {
+            DeValue::Table(entries) => Some(entries),
+            _ => {
+                let hint = format!("write [{name}] on a line of its own");
+                self.wrong_type(name, value, "a table", &hint);
+                None
+            }
+        };
+        entries.into_iter().flatten()
+    }
+
+    pub(crate) fn app(&mut self, key: &Name<'_>, value: &Value<'_>) {
         let name = key.get_ref().as_ref();
         let path = format!("app.{name}");
         match name {
@@ -211,23 +234,25 @@ impl Reader<'_> {
             "isolation" => self.raw.isolation = self.text(&path, value),
             "warmup" => self.raw.warmup = self.list(&path, value),
             "verify-rewind" => self.raw.verify_rewind = self.flag(&path, value),
-            "snapshot-cache" => self.raw.snapshot_cache = self.flag(&path, value),
-            "env" => match value.get_ref() {
-                DeValue::Table(entries) => {
-                    for (name, value) in entries {
-                        let name = name.get_ref().as_ref();
-                        if let Some(variable) = self.variable(&format!("app.env.{name}"), value) {
-                            self.raw.env.push((name.to_owned(), variable));
-                        }
+            "snapshot-cache" => self.raw.snapshot_cache = Some(self.flag(&path, value)),
+            "hosts" => self.raw.hosts = self.list(&path, value),
+            "mount" => self.raw.mount = self.text(&path, value),
+            "weight" => self.raw.weight = self.number(&path, value, "100"),
+            "watch" => self.raw.watch = self.flag(&path, value),
+            "probe" => self.raw.probe = self.text(&path, value),
+            "env" => {
+                for (name, value) in self.table("app.env", value) {
+                    let name = name.get_ref().as_ref();
+                    if let Some(variable) = self.variable(&format!("app.env.{name}"), value) {
+                        self.raw.env.push((name.to_owned(), variable));
                     }
                 }
-                _ => self.wrong_type(&path, value, "a table", "write [app.env] on a line of its own"),
-            },
+            }
             _ => self.unknown("app", key),
         }
     }
 
-    fn listen(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+    pub(crate) fn listen(&mut self, key: &Name<'_>, value: &Value<'_>) {
         match key.get_ref().as_ref() {
             "http" => match value.get_ref() {
                 DeValue::Array(items) if items.is_empty() => {
@@ -250,7 +275,7 @@ impl Reader<'_> {
         }
     }
 
-    fn limit(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+    pub(crate) fn limit(&mut self, key: &Name<'_>, value: &Value<'_>) {
         let name = key.get_ref().as_ref();
         let Some(limit) = LIMITS.iter().find(|limit| limit.name == name) else {
             return self.unknown("limits", key);
@@ -285,7 +310,7 @@ impl Reader<'_> {
         self.raw.limits.extend(typed.map(|typed| (limit, typed)));
     }
 
-    fn grant(&mut self, key: &Spanned<toml::de::DeString<'_>>, value: &Value<'_>) {
+    fn grant(&mut self, key: &Name<'_>, value: &Value<'_>) {
         let guest = key.get_ref().as_ref();
         let name = format!("files.\"{guest}\"");
         let DeValue::Table(entries) = value.get_ref() else {
@@ -361,7 +386,7 @@ impl Reader<'_> {
         text.map(|value| RawVariable { value, secret })
     }
 
-    fn at<T, S>(&self, key: &str, spanned: &Spanned<S>, value: T) -> At<T> {
+    pub(crate) fn at<T, S>(&self, key: &str, spanned: &Spanned<S>, value: T) -> At<T> {
         At {
             value,
             place: Place::Line(self.lines.at(spanned.span().start)),
@@ -369,7 +394,7 @@ impl Reader<'_> {
         }
     }
 
-    fn text(&mut self, key: &str, value: &Value<'_>) -> Option<At<String>> {
+    pub(crate) fn text(&mut self, key: &str, value: &Value<'_>) -> Option<At<String>> {
         let hint = match value.get_ref() {
             DeValue::String(text) => return Some(self.at(key, value, text.to_string())),
             DeValue::Integer(number) => format!("write \"{number}\""),
@@ -382,7 +407,7 @@ impl Reader<'_> {
         None
     }
 
-    fn number(&mut self, key: &str, value: &Value<'_>, example: &str) -> Option<At<i64>> {
+    pub(crate) fn number(&mut self, key: &str, value: &Value<'_>, example: &str) -> Option<At<i64>> {
         match value.get_ref() {
             DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => return Some(self.at(key, value, number)),
@@ -401,7 +426,7 @@ impl Reader<'_> {
         None
     }
 
-    fn flag(&mut self, key: &str, value: &Value<'_>) -> bool {
+    pub(crate) fn flag(&mut self, key: &str, value: &Value<'_>) -> bool {
         if let DeValue::Boolean(flag) = value.get_ref() {
             return *flag;
         }
@@ -409,7 +434,7 @@ impl Reader<'_> {
         false
     }
 
-    fn list(&mut self, key: &str, value: &Value<'_>) -> Vec<At<String>> {
+    pub(crate) fn list(&mut self, key: &str, value: &Value<'_>) -> Vec<At<String>> {
         match value.get_ref() {
             DeValue::Array(items) => items.iter().filter_map(|item| self.text(key, item)).collect(),
             DeValue::String(text) => {
@@ -428,7 +453,7 @@ impl Reader<'_> {
         }
     }
 
-    fn wrong_type(&mut self, key: &str, value: &Value<'_>, wanted: &str, hint: &str) {
+    pub(crate) fn wrong_type(&mut self, key: &str, value: &Value<'_>, wanted: &str, hint: &str) {
         let is = match value.get_ref() {
             DeValue::String(_) => "a text",
             DeValue::Integer(_) | DeValue::Float(_) => "a number",
@@ -446,7 +471,7 @@ impl Reader<'_> {
         self.raw.spoilt.push(key.to_owned());
     }
 
-    fn unknown(&mut self, table: &str, key: &Spanned<toml::de::DeString<'_>>) {
+    pub(crate) fn unknown(&mut self, table: &str, key: &Name<'_>) {
         let name = key.get_ref().as_ref();
         let path = if table.is_empty() {
             name.to_owned()

@@ -1,5 +1,6 @@
 //! From what was typed to what is meant: paths found, units converted, variables filled in.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use crate::address::{Address, UNIX_PATH_MAX};
 use crate::config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
 use crate::problem::{At, Place, Problem};
 use crate::raw::{Raw, RawGrant, RawVariable};
+use crate::route::{self, Host, Route, RouteError};
 
 /// Where the app's code and the standard library are in the guest; a grant may not hide them.
 const TAKEN: &[&str] = &["/lib", "/path", "/venv"];
@@ -25,6 +27,8 @@ pub(crate) struct Resolver<'a> {
     /// The current folder, absolute; paths in options are relative to it.
     pub current: PathBuf,
     pub env: EnvLookup<'a>,
+    /// Folders that what is named has to be in, links followed; `None` for any.
+    pub allowed: Option<Vec<PathBuf>>,
     pub problems: Vec<Problem>,
 }
 
@@ -46,6 +50,12 @@ impl Resolver<'_> {
             .as_ref()
             .map_or(Some(Isolation::default()), |at| self.isolation(at));
         let warmup = self.warmup(raw);
+        let routes = self.routes(raw);
+        let weight = raw
+            .weight
+            .as_ref()
+            .map_or(Some(100), |at| self.range(at, 1, 10_000));
+        let probe = self.probe(raw);
         let (env, secrets) = self.environment(raw);
         let http = self.addresses(raw);
         let limits = self.limits(raw);
@@ -81,7 +91,11 @@ impl Resolver<'_> {
                 isolation: isolation?,
                 warmup,
                 verify_rewind: raw.verify_rewind,
-                snapshot_cache: raw.snapshot_cache,
+                snapshot_cache: raw.snapshot_cache.unwrap_or(false),
+                routes,
+                weight: u32::try_from(weight?).ok()?,
+                watch: raw.watch,
+                probe,
                 env,
                 secrets,
             },
@@ -91,7 +105,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn isolation(&mut self, at: &At<String>) -> Option<Isolation> {
+    pub(crate) fn isolation(&mut self, at: &At<String>) -> Option<Isolation> {
         match at.value.as_str() {
             "worker" => Some(Isolation::Worker),
             "request" => Some(Isolation::Request),
@@ -109,7 +123,8 @@ impl Resolver<'_> {
         for at in raw
             .warmup
             .iter()
-            .filter(|at| !at.value.starts_with('/') || !at.value.is_ascii())
+            .chain(&raw.probe)
+            .filter(|at| !is_path(&at.value))
         {
             self.problems.push(at.problem(
                 format!("`{}` is not a path of the app", at.value),
@@ -117,6 +132,46 @@ impl Resolver<'_> {
             ));
         }
         raw.warmup.iter().map(|at| at.value.clone()).collect()
+    }
+
+    /// What is asked for before a new load of the app gets requests: what it is warmed up with, if nothing is said.
+    fn probe(&mut self, raw: &Raw) -> String {
+        let typed = raw.probe.as_ref().or(raw.warmup.first());
+        typed.map_or_else(|| "/".to_owned(), |at| at.value.clone())
+    }
+
+    /// The routes of `hosts` and `mount`.
+    fn routes(&mut self, raw: &Raw) -> Vec<Route> {
+        let mount = match &raw.mount {
+            Some(at) => self.parse(at, route::mount).unwrap_or_default(),
+            None => String::new(),
+        };
+        let mut hosts = Vec::new();
+        for at in &raw.hosts {
+            hosts.extend(self.parse(at, str::parse::<Host>));
+        }
+        if hosts.is_empty() {
+            hosts.push(Host::Any);
+        }
+        let routes = hosts.into_iter().map(|host| Route {
+            host,
+            mount: mount.clone(),
+        });
+        routes.collect()
+    }
+
+    pub(crate) fn parse<T>(
+        &mut self,
+        at: &At<String>,
+        parse: impl Fn(&str) -> Result<T, RouteError>,
+    ) -> Option<T> {
+        match parse(&at.value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problems.push(at.problem(error.what, error.hint));
+                None
+            }
+        }
     }
 
     fn entry(&mut self, raw: &Raw, root: Option<&Path>) -> Option<Entry> {
@@ -271,7 +326,7 @@ impl Resolver<'_> {
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3."))
             .map(|entry| entry.path().join("site-packages"))
             .filter_map(|path| fs::canonicalize(path).ok())
-            .filter(|path| path.is_dir())
+            .filter(|path| path.is_dir() && self.is_allowed(path))
             .collect();
         folders.sort();
         if folders.is_empty() {
@@ -298,9 +353,8 @@ impl Resolver<'_> {
     }
 
     fn name(&mut self, raw: &Raw, root: Option<&Path>) -> String {
-        let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         match &raw.name {
-            Some(at) if at.value.is_empty() || at.value.len() > 64 || !at.value.chars().all(good) => {
+            Some(at) if at.value.is_empty() || at.value.len() > 64 || !at.value.chars().all(is_plain) => {
                 self.problems.push(at.problem(
                     format!("`{}` is no name for an app", at.value.escape_debug()),
                     "write up to 64 letters, digits, dots, hyphens and underscores",
@@ -315,13 +369,7 @@ impl Resolver<'_> {
                     .or(root)
                     .and_then(Path::file_name)
                     .unwrap_or_default();
-                let name: String = folder
-                    .to_string_lossy()
-                    .chars()
-                    .map(|c| if good(c) { c } else { '-' })
-                    .take(64)
-                    .collect();
-                if name.is_empty() { "app".to_owned() } else { name }
+                folder_name(folder)
             }
         }
     }
@@ -366,7 +414,7 @@ impl Resolver<'_> {
         (plain, secrets)
     }
 
-    fn addresses(&mut self, raw: &Raw) -> Vec<Address> {
+    pub(crate) fn addresses(&mut self, raw: &Raw) -> Vec<Address> {
         let Some(typed) = &raw.http else {
             return vec![Address::Tcp {
                 host: "127.0.0.1".to_owned(),
@@ -478,7 +526,7 @@ impl Resolver<'_> {
         grants
     }
 
-    fn range(&mut self, at: &At<i64>, low: i64, high: i64) -> Option<i64> {
+    pub(crate) fn range(&mut self, at: &At<i64>, low: i64, high: i64) -> Option<i64> {
         if (low..=high).contains(&at.value) {
             return Some(at.value);
         }
@@ -503,7 +551,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn folder(&mut self, at: &At<String>) -> Option<PathBuf> {
+    fn is_allowed(&self, path: &Path) -> bool {
+        let allowed = self.allowed.as_ref();
+        allowed.is_none_or(|folders| folders.iter().any(|folder| path.starts_with(folder)))
+    }
+
+    pub(crate) fn folder(&mut self, at: &At<String>) -> Option<PathBuf> {
         self.find(at, Kind::Folder, None)
     }
 
@@ -520,6 +573,10 @@ impl Resolver<'_> {
             _ if typed.is_empty() => at.problem(
                 format!("names no {noun}"),
                 format!("write a path, relative to {relative} or absolute"),
+            ),
+            Ok(path) if !self.is_allowed(&path) => at.problem(
+                format!("{noun} `{typed}` is outside the app's own folder"),
+                "put it into the app's folder, or have the operator of the server grant it",
             ),
             Ok(path) if path.is_dir() == (kind == Kind::Folder) => return Some(path),
             Ok(_) if kind == Kind::Folder => at.problem(
@@ -561,6 +618,27 @@ impl Kind {
             Kind::Folder => "folder",
         }
     }
+}
+
+/// Whether a character may stand in an app's name.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// The name of an app that is called after its folder.
+pub(crate) fn folder_name(folder: &OsStr) -> String {
+    let name: String = folder
+        .to_string_lossy()
+        .chars()
+        .map(|c| if is_plain(c) { c } else { '-' })
+        .take(64)
+        .collect();
+    if name.is_empty() { "app".to_owned() } else { name }
+}
+
+/// Whether a text is a path as a client asks for it.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.is_ascii()
 }
 
 /// The text if it is a Python name, or several with dots between.

@@ -156,7 +156,7 @@ fn told(found: &[Found]) -> String {
                         ""
                     }
                 );
-                let block = head.environ(&CONNECTION).unwrap();
+                let block = head.environ(&CONNECTION, "").unwrap();
                 for pair in environ::iter(&block) {
                     let (key, value) = pair.unwrap();
                     // What depends on the connection alone is the same for all.

@@ -1,7 +1,7 @@
 //! Takes requests off sockets, hands each to a worker, and sends what it replies.
 //!
-//! [`Listener`]s and a [`Site`] go into [`run`], which serves until it is told to stop. A [`Pool`] of workers, each an
-//! instance of the app, answers the requests; [`Log`] takes what is to be told.
+//! [`Listener`]s and a [`Server`] go into [`run`], which serves until it is told to stop. [`Routes`] tell which [`Site`] a
+//! request is for; its [`Pool`] of workers, each an instance of the app, answers; [`Log`] takes what is to be told.
 //!
 //! This crate knows HTTP, waiting and logging. It does not know wasmtime, configuration files, or what an environ
 //! holds.
@@ -14,8 +14,10 @@ mod listener;
 mod log;
 mod metrics;
 mod request_id;
+mod route;
 mod run;
 mod runner;
+mod site;
 mod systemd;
 mod threads;
 mod upgrade;
@@ -27,8 +29,10 @@ pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log, Tail};
 pub use metrics::{Dropped, Figures};
 pub use request_id::RequestId;
-pub use run::{Ending, Site, run};
+pub use route::Routes;
+pub use run::{Ending, Server, run};
 pub use runner::Runner;
+pub use site::{Down, Generation, Site};
 pub use systemd::Notify;
 pub use threads::Threads;
 pub use upgrade::{Upgrade, UpgradeError};

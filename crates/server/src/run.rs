@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -13,23 +13,36 @@ use wasgi_config::Limits;
 use crate::http::{Peer, serve};
 use crate::listener::{Accepted, Listener};
 use crate::log::Log;
+use crate::route::Routes;
 use crate::runner::Runner;
-use crate::worker::Pool;
 
 /// Wait after the system has refused to accept a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// An app and how it is served.
-pub struct Site<R: Runner> {
-    pub(crate) pool: Arc<Pool<R>>,
+/// What all connections share: which app answers, the limits of connections, the log.
+pub struct Server<R: Runner> {
+    routes: RwLock<Arc<Routes<R>>>,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
 }
 
-impl<R: Runner> Site<R> {
-    /// Serves the app of `pool`. Of `limits` the server takes what concerns connections and bodies.
-    pub fn new(pool: Arc<Pool<R>>, limits: Limits, log: Log) -> Arc<Self> {
-        Arc::new(Self { pool, limits, log })
+impl<R: Runner> Server<R> {
+    /// A server without apps. Of `limits` it takes what concerns connections.
+    pub fn new(limits: Limits, log: Log) -> Arc<Self> {
+        Arc::new(Self {
+            routes: RwLock::new(Arc::new(Routes::new([]))),
+            limits,
+            log,
+        })
+    }
+
+    /// From now on, requests go by these routes.
+    pub fn set_routes(&self, routes: Routes<R>) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    pub(crate) fn routes(&self) -> Arc<Routes<R>> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -63,17 +76,17 @@ impl Ending {
 /// sockets are removed. What runs beyond `stop-time` ends with the runtime.
 pub async fn run<R: Runner>(
     listeners: Vec<Listener>,
-    site: Arc<Site<R>>,
+    server: Arc<Server<R>>,
     shutdown: impl Future<Output = Ending>,
 ) {
     let (stop, stopping) = watch::channel(None);
-    let connections = Arc::new(Semaphore::new(site.limits.connections));
+    let connections = Arc::new(Semaphore::new(server.limits.connections));
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        site.log.note(format_args!("listening on {listener}"));
+        server.log.note(format_args!("listening on {listener}"));
         accepting.spawn(accept(
             listener,
-            Arc::clone(&site),
+            Arc::clone(&server),
             Arc::clone(&connections),
             stopping.clone(),
         ));
@@ -87,21 +100,27 @@ pub async fn run<R: Runner>(
         // Every connection holds a receiver.
         stop.closed().await;
         // A reply may be out, or its peer gone, while the app still runs.
-        site.pool.quiet().await;
+        for site in server.routes().sites() {
+            site.quiet().await;
+        }
     };
-    if timeout(site.limits.stop_time, finished).await.is_err() {
-        let time = site.limits.stop_time;
-        site.log.warn(format_args!(
+    if timeout(server.limits.stop_time, finished).await.is_err() {
+        let time = server.limits.stop_time;
+        server.log.warn(format_args!(
             "stop-time of {time:?} is over: requests that still run are ended"
         ));
     }
-    let (name, figures) = (site.pool.name(), site.pool.figures());
-    site.log.note(format_args!("app {name}: {figures}"));
+    for site in server.routes().sites() {
+        // An app that nobody asked for has nothing to tell.
+        if let Some(figures) = site.figures().filter(|figures| figures.started > 0) {
+            server.log.note(format_args!("app {}: {figures}", site.name()));
+        }
+    }
 }
 
 async fn accept<R: Runner>(
     listener: Listener,
-    site: Arc<Site<R>>,
+    server: Arc<Server<R>>,
     connections: Arc<Semaphore>,
     stopping: watch::Receiver<Option<Ending>>,
 ) {
@@ -117,7 +136,7 @@ async fn accept<R: Runner>(
             Err(error) if is_about_the_peer(&error) => continue,
             Err(error) => {
                 if !std::mem::replace(&mut refused, true) {
-                    site.log.error(format_args!(
+                    server.log.error(format_args!(
                         "cannot accept connections on {listener}: {error}; trying again"
                     ));
                 }
@@ -126,18 +145,18 @@ async fn accept<R: Runner>(
             }
         };
         refused = false;
-        let (site, stopping) = (Arc::clone(&site), stopping.clone());
+        let (server, stopping) = (Arc::clone(&server), stopping.clone());
         match accepted {
             Accepted::Tcp(stream, remote) => {
                 let Ok(local) = stream.local_addr() else { continue };
-                let served = serve(stream, Peer::tcp(remote, local), site, stopping);
+                let served = serve(stream, Peer::tcp(remote, local), server, stopping);
                 tokio::spawn(async move {
                     served.await;
                     drop(permit);
                 });
             }
             Accepted::Unix(stream) => {
-                let served = serve(stream, Peer::unix(), site, stopping);
+                let served = serve(stream, Peer::unix(), server, stopping);
                 tokio::spawn(async move {
                     served.await;
                     drop(permit);
@@ -171,8 +190,9 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::log::AccessFormat;
+    use crate::site::tests::of_one;
     use crate::threads::Threads;
-    use crate::worker::Workers;
+    use crate::worker::{Pool, Workers};
 
     /// Replies `ok`; to `/slow` once it gets a permit; to `/after` at once, and then waits for the permit.
     #[derive(Clone)]
@@ -291,7 +311,7 @@ mod tests {
                         _ = stopped.await;
                         Ending::Stop
                     };
-                    run(listeners, Site::new(pool, limits, of_server), shutdown).await;
+                    run(listeners, of_one(pool, limits, of_server), shutdown).await;
                 });
                 threads.end();
             });

@@ -30,7 +30,7 @@ fn found<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Found> {
                     return found;
                 }
                 Step::Head { used, head } => {
-                    if let Ok(block) = head.environ(&CONNECTION) {
+                    if let Ok(block) = head.environ(&CONNECTION, "") {
                         for pair in environ::iter(&block) {
                             let (key, _) = pair.expect("the block is whole");
                             assert!(!key.is_empty() && key != b"HTTP_PROXY" && key != b"HTTP_CONTENT_LENGTH");

@@ -1,5 +1,7 @@
 //! The environ of an HTTP request: PEP 3333 "environ Variables", after RFC 3875 4.1.
 
+use std::borrow::Cow;
+
 use super::fields::host_and_port;
 use super::head::{Body, Form, Head};
 use crate::environ::{EnvironBlock, TooLong};
@@ -19,7 +21,8 @@ impl Head {
     /// Makes the environ block of this request.
     ///
     /// - `PATH_INFO` is percent-decoded once, to raw bytes; `QUERY_STRING` and `REQUEST_URI` are as they came. A `%`
-    ///   that no two hex digits follow stays, as `urllib.parse.unquote` has it. `SCRIPT_NAME` is empty.
+    ///   that no two hex digits follow stays, as `urllib.parse.unquote` has it. If the path begins with `mount`, that
+    ///   part of it is `SCRIPT_NAME` instead; give `""` for an app at the root.
     /// - `CONTENT_LENGTH` and `CONTENT_TYPE` are there if the request has them, and never as `HTTP_*`.
     /// - Fields of one name are joined with `,`, or `; ` for Cookie (RFC 9110 5.3, RFC 6265 5.4).
     /// - Names with `_` are dropped, since `X_A` and `X-A` would become one key, and so is `Proxy` (CVE-2016-5388).
@@ -27,12 +30,18 @@ impl Head {
     ///
     /// # Errors
     /// [`TooLong`] when fields joined do not fit a value; the head's limit keeps all else short enough.
-    pub fn environ(&self, connection: &Connection<'_>) -> Result<Vec<u8>, TooLong> {
+    pub fn environ(&self, connection: &Connection<'_>, mount: &str) -> Result<Vec<u8>, TooLong> {
         let mut block = EnvironBlock::with_capacity(self.raw.len() + self.raw.len() / 2 + 384);
         let (path, query) = self.path_and_query();
         block.push(b"REQUEST_METHOD", self.method())?;
-        block.push(b"SCRIPT_NAME", b"")?;
-        block.push_with(&[b"PATH_INFO"], |value| percent_decode(path, value))?;
+        block.push(b"SCRIPT_NAME", mount.as_bytes())?;
+        block.push_with(&[b"PATH_INFO"], |value| {
+            let start = value.len();
+            percent_decode(path, value);
+            if value[start..].starts_with(mount.as_bytes()) {
+                value.drain(start..start + mount.len());
+            }
+        })?;
         block.push(b"QUERY_STRING", query)?;
         block.push(b"REQUEST_URI", self.target())?;
         let protocol: &[u8] = if self.minor_version() == 1 {
@@ -67,6 +76,29 @@ impl Head {
         }
         self.push_fields(&mut block)?;
         Ok(block.into_bytes())
+    }
+
+    /// The path asked for, percent-decoded once; what `SCRIPT_NAME` and `PATH_INFO` have between them.
+    pub fn path(&self) -> Cow<'_, [u8]> {
+        let (path, _) = self.path_and_query();
+        if !path.contains(&b'%') {
+            return Cow::Borrowed(path);
+        }
+        let mut decoded = Vec::with_capacity(path.len());
+        percent_decode(path, &mut decoded);
+        Cow::Owned(decoded)
+    }
+
+    /// The path as it came, and what follows its `?`.
+    pub fn raw_path_and_query(&self) -> (&[u8], Option<&[u8]>) {
+        let (path, query) = self.path_and_query();
+        let has_query = !query.is_empty() || self.target().ends_with(b"?");
+        (path, has_query.then_some(query))
+    }
+
+    /// The name of the host asked for, as it came, without a port; `localhost` if none was.
+    pub fn host(&self) -> &[u8] {
+        self.authority().0
     }
 
     fn push_fields(&self, block: &mut EnvironBlock) -> Result<(), TooLong> {
@@ -205,7 +237,11 @@ mod tests {
     }
 
     fn get(text: &str, connection: &Connection<'_>, key: &str) -> Option<String> {
-        let block = head(text).environ(connection).unwrap();
+        get_mounted(text, connection, "", key)
+    }
+
+    fn get_mounted(text: &str, connection: &Connection<'_>, mount: &str, key: &str) -> Option<String> {
+        let block = head(text).environ(connection, mount).unwrap();
         let mut found = iter(&block)
             .map(Result::unwrap)
             .filter(|pair| pair.0 == key.as_bytes());
@@ -225,6 +261,27 @@ mod tests {
         let mut out = Vec::new();
         percent_decode(b"/%c3%A9%00%", &mut out);
         assert_eq!(out, b"/\xc3\xa9\0%");
+    }
+
+    #[test]
+    fn a_mount_is_taken_off_the_decoded_path() {
+        for (target, path) in [("/em/a%20b?x", "/a b"), ("/%65m/", "/"), ("/em", "")] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let get = |key| get_mounted(&head, &TCP, "/em", key).unwrap();
+            assert_eq!(
+                (get("SCRIPT_NAME"), get("PATH_INFO")),
+                ("/em".into(), path.into())
+            );
+            assert_eq!(get("REQUEST_URI"), target);
+        }
+    }
+
+    #[test]
+    fn a_query_is_told_from_none() {
+        for (target, query) in [("/a", None), ("/a?", Some(&b""[..])), ("/a?b?", Some(b"b?"))] {
+            let head = head(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!(head.raw_path_and_query(), (&b"/a"[..], query), "{target}");
+        }
     }
 
     #[test]
@@ -279,6 +336,6 @@ mod tests {
     fn joined_fields_that_do_not_fit_a_value_are_an_error() {
         let field = format!("X-A: {}\r\n", "a".repeat(40_000));
         let head = head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}{field}\r\n"));
-        assert_eq!(head.environ(&TCP).unwrap_err().key, "HTTP_X_A");
+        assert_eq!(head.environ(&TCP, "").unwrap_err().key, "HTTP_X_A");
     }
 }

@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use wasgi_engine::{BodyError, Failure, ReplyHead};
-use wasgi_protocol::http::Head;
+use wasgi_protocol::http::{Head, Refusal};
 
 use super::exchange::Exchange;
 use super::service::Connection;
@@ -30,6 +30,8 @@ pub(super) struct Cut;
 pub(super) struct Record {
     connection: Arc<Connection>,
     pub(super) head: Option<Head>,
+    /// The app that the request is for, if it is for one.
+    pub(super) app: Option<Arc<str>>,
     pub(super) id: RequestId,
     pub(super) worker: Option<TakenBy>,
     /// Open if a worker took the request and the log is to tell what it cost.
@@ -44,6 +46,7 @@ impl Record {
         Self {
             connection,
             head: None,
+            app: None,
             id: RequestId::random(),
             worker: None,
             bill: None,
@@ -67,9 +70,14 @@ impl Record {
         self.head.as_ref().is_some_and(|head| head.method() == b"HEAD")
     }
 
-    fn warn(&self, what: std::fmt::Arguments<'_>) {
-        let (app, id) = (&self.connection.app, self.id);
+    pub(super) fn warn(&self, what: std::fmt::Arguments<'_>) {
+        let (app, id) = (self.app.as_deref().unwrap_or("-"), self.id);
         self.connection.log.warn_of(app, id, what);
+    }
+
+    /// Why the request's body cannot be read on, if that is so.
+    pub(super) fn broken(&self) -> Option<Refusal> {
+        self.connection.turns.broken()
     }
 }
 
@@ -79,6 +87,7 @@ impl Drop for Record {
         let entry = Entry {
             connection: Arc::clone(&self.connection),
             head: self.head.take(),
+            app: self.app.take(),
             status: if self.status == 0 { 499 } else { self.status },
             bytes: self.bytes,
             time: self.started.elapsed(),
@@ -96,6 +105,7 @@ impl Drop for Record {
 struct Entry {
     connection: Arc<Connection>,
     head: Option<Head>,
+    app: Option<Arc<str>>,
     status: u16,
     bytes: u64,
     time: Duration,
@@ -108,7 +118,7 @@ impl Entry {
         self.connection.log.access(&Access {
             remote: &self.connection.peer.remote.0,
             head: self.head.as_ref(),
-            app: Some(&self.connection.app),
+            app: self.app.as_deref(),
             status: self.status,
             bytes: self.bytes,
             time: self.time,

@@ -4,8 +4,9 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Request as HttpRequest, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
-use wasgi_protocol::http::{Body, Connection as EnvironConnection, Refusal};
+use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal};
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
 use super::reply::{Cut, Record, ReplyBody, of_app, own, own_and_close, retry_later, status};
@@ -22,12 +23,17 @@ use super::timer::Timer;
 use super::turns::{Refused, Turns};
 use super::wire::Wire;
 use crate::log::Log;
-use crate::run::{Ending, Site};
+use crate::route::Found;
+use crate::run::{Ending, Server};
 use crate::runner::Runner;
+use crate::site::Down;
 use crate::worker::Busy;
 
 /// What hyper may hold of a reply that its peer is slow to take.
 const WRITE_BUFFER: usize = 64 << 10;
+
+/// When a client may find an app there again that was not.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(10);
 
 /// Who is at the other end, as the environ and the log have it.
 #[derive(Debug)]
@@ -64,7 +70,6 @@ impl Peer {
 /// What the requests of one connection share.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) app: String,
     pub(super) peer: Peer,
     pub(super) log: Log,
     pub(super) turns: Arc<Turns>,
@@ -75,30 +80,25 @@ pub(super) struct Connection {
 pub(crate) async fn serve<S, R>(
     stream: S,
     peer: Peer,
-    site: Arc<Site<R>>,
+    server: Arc<Server<R>>,
     mut stop: watch::Receiver<Option<Ending>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Runner,
 {
     let turns = Arc::new(Turns::default());
-    let wire = Wire::new(stream, Arc::clone(&turns), &site.limits);
-    let (app, log) = (site.pool.name().to_owned(), site.log.clone());
-    let connection = Arc::new(Connection {
-        app,
-        peer,
-        log,
-        turns,
-    });
+    let wire = Wire::new(stream, Arc::clone(&turns), &server.limits);
+    let log = server.log.clone();
+    let connection = Arc::new(Connection { peer, log, turns });
     let stopped = stop.clone();
     let service = service_fn(|request: HttpRequest<Incoming>| {
-        let answer = answer(Arc::clone(&site), Arc::clone(&connection), request.into_body());
+        let answer = answer(Arc::clone(&server), Arc::clone(&connection), request.into_body());
         let stopped = &stopped;
         async move {
             let mut response = answer.await?;
             if stopped.borrow().is_some() {
                 let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
+                response.headers_mut().insert(header::CONNECTION, close);
             }
             Ok::<_, Cut>(response)
         }
@@ -128,7 +128,7 @@ pub(crate) async fn serve<S, R>(
 }
 
 async fn answer<R: Runner>(
-    site: Arc<Site<R>>,
+    server: Arc<Server<R>>,
     connection: Arc<Connection>,
     incoming: Incoming,
 ) -> Result<Response<ReplyBody>, Cut> {
@@ -149,13 +149,31 @@ async fn answer<R: Runner>(
         // hyper has found a request that the wire did not hand it.
         None => return Err(Cut),
     };
-    let (body, limit) = (head.body(), site.limits.request_body);
+    let routes = server.routes();
+    let Some(Found { site, mount }) = routes.find(head.host(), &head.path()) else {
+        record.head = Some(head);
+        let what = "no app is served under this host and path";
+        return Ok(own(record, StatusCode::NOT_FOUND, Some(what)));
+    };
+    record.app = Some(Arc::clone(site.name()));
+    if !mount.is_empty() && *head.path() == *mount.as_bytes() {
+        return Ok(with_slash(record, head));
+    }
+    let generation = match site.generation() {
+        Ok(generation) => generation,
+        Err(down) => {
+            record.head = Some(head);
+            return Ok(unavailable(record, &down));
+        }
+    };
+    let (body, limit) = (head.body(), generation.limits.request_body);
     let peer = &connection.peer;
-    let environ = head.environ(&EnvironConnection {
+    let from = EnvironConnection {
         scheme: "http",
         remote: (&peer.remote.0, &peer.remote.1),
         server: peer.server.as_ref().map(|server| (&*server.0, &*server.1)),
-    });
+    };
+    let environ = head.environ(&from, mount);
     record.head = Some(head);
     if matches!(body, Body::Length(length) if length > limit) {
         let what = BodyError::TooLarge.to_string();
@@ -174,7 +192,7 @@ async fn answer<R: Runner>(
     let has_body = !matches!(body, Body::Absent | Body::Length(0));
     let exchange = Exchange::new(has_body.then_some(incoming));
     let input: Box<dyn RequestBody> = if has_body {
-        Box::new(Input::new(Arc::clone(&exchange), &site.limits))
+        Box::new(Input::new(Arc::clone(&exchange), &generation.limits))
     } else {
         Box::new(NoInput)
     };
@@ -184,15 +202,16 @@ async fn answer<R: Runner>(
         body: input,
         reply: Box::new(Sink(Arc::clone(&exchange))),
     };
-    let busy = |record, busy: Busy| retry_later(record, &busy.to_string(), site.pool.retry_after());
-    let ticket = match site.pool.submit(request, record.open_bill()) {
+    let pool = &generation.pool;
+    let busy = |record, busy: Busy| retry_later(record, &busy.to_string(), pool.retry_after());
+    let ticket = match pool.submit(request, record.open_bill()) {
         Ok(ticket) => ticket,
         Err(error) => return Ok(busy(record, error)),
     };
     record.worker = Some(ticket.taken_by().clone());
 
     let waiting = Leaving(Some(exchange));
-    let patience = Instant::now() + site.pool.queue_time();
+    let patience = Instant::now() + pool.queue_time();
     let mut timer = Timer::default();
     let start = poll_fn(|cx| {
         if let Poll::Ready(start) = waiting.exchange().poll_start(cx) {
@@ -216,13 +235,46 @@ async fn answer<R: Runner>(
         Start::Reply(head, all) => Ok(of_app(head, all, record, exchange)),
         Start::Failed(failure) => {
             exchange.leave(true);
-            failed(&connection, record, &failure)
+            failed(record, &failure)
         }
     }
 }
 
+/// Sends a peer that asks for a mount itself to the path below it, as web servers do for folders.
+fn with_slash(mut record: Record, head: Head) -> Response<ReplyBody> {
+    let (path, query) = head.raw_path_and_query();
+    let mut location = [path, b"/"].concat();
+    if let Some(query) = query {
+        location.push(b'?');
+        location.extend_from_slice(query);
+    }
+    let status = match head.method() {
+        b"GET" | b"HEAD" => StatusCode::MOVED_PERMANENTLY,
+        // The method and the body are to come again.
+        _ => StatusCode::PERMANENT_REDIRECT,
+    };
+    record.head = Some(head);
+    let mut response = own(record, status, None);
+    if let Ok(location) = HeaderValue::from_bytes(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// The answer while nothing answers for the app. The log tells why, under the id that the client is told.
+fn unavailable(record: Record, down: &Down) -> Response<ReplyBody> {
+    if let Down::Failed(_) = down {
+        record.warn(format_args!("{down}"));
+    }
+    let what = match down {
+        Down::Failed(_) => "the app could not be loaded",
+        Down::Drained => "the app takes no requests at present",
+    };
+    retry_later(record, what, UNAVAILABLE_RETRY)
+}
+
 /// The answer for a request that the app gave no reply to.
-fn failed(connection: &Connection, record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut> {
+fn failed(record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut> {
     match failure {
         // Told by its traceback.
         Failure::App => {}
@@ -232,13 +284,9 @@ fn failed(connection: &Connection, record: Record, failure: &Failure) -> Result<
         | Failure::TimeLimit
         | Failure::Exited(_)
         | Failure::Crashed(_)
-        | Failure::NotStarted(_) => {
-            connection
-                .log
-                .warn_of(&connection.app, record.id, format_args!("{failure}"));
-        }
+        | Failure::NotStarted(_) => record.warn(format_args!("{failure}")),
     }
-    match (status(failure), connection.turns.broken(), failure) {
+    match (status(failure), record.broken(), failure) {
         // Whoever broke the framing is still there.
         (None, Some(refusal), _) => Ok(own_and_close(
             record,

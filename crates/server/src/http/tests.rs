@@ -24,8 +24,9 @@ use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Report, Request, Rew
 use super::service::{Peer, serve};
 use crate::budget::Budget;
 use crate::log::{AccessFormat, Log};
-use crate::run::{Ending, Site};
+use crate::run::Ending;
 use crate::runner::Runner;
+use crate::site::tests::of_one;
 use crate::worker::{Pool, Workers};
 
 type Handler = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Report> + Send>> + Send + Sync>;
@@ -164,7 +165,7 @@ impl Write for Lines {
 }
 
 struct Server {
-    site: Arc<Site<Closure>>,
+    server: Arc<crate::run::Server<Closure>>,
     stop: watch::Sender<Option<Ending>>,
     log: Log,
     lines: Lines,
@@ -190,7 +191,7 @@ impl Server {
         .await
         .unwrap();
         Self {
-            site: Site::new(pool, limits, log.clone()),
+            server: of_one(pool, limits, log.clone()),
             stop: watch::channel(None).0,
             log,
             lines,
@@ -208,7 +209,12 @@ impl Server {
             "192.0.2.1:40000".parse().unwrap(),
             "127.0.0.1:8000".parse().unwrap(),
         );
-        tokio::spawn(serve(server, peer, Arc::clone(&self.site), self.stop.subscribe()));
+        tokio::spawn(serve(
+            server,
+            peer,
+            Arc::clone(&self.server),
+            self.stop.subscribe(),
+        ));
         Client {
             stream: client,
             read: Vec::new(),

@@ -16,8 +16,8 @@ use crate::request_id::RequestId;
 pub enum AccessFormat {
     /// Not at all.
     Off,
-    /// The combined log format, then time, worker and request id:
-    /// `127.0.0.1 - - [31/Jul/2026:09:05:00 +0000] "GET / HTTP/1.1" 200 12 "-" "curl/8.5" 1.8ms worker=1 id=k3j9x2...`
+    /// The combined log format, then time, app, worker and request id:
+    /// `127.0.0.1 - - [31/Jul/2026:09:05:00 +0000] "GET / HTTP/1.1" 200 12 "-" "curl/8.5" 1.8ms app=hello worker=1 id=k3j9x2...`
     #[default]
     Combined,
     /// The same, and what the request cost before its id: `cpu=0.812ms memory=42880KiB pages=98 rewind=0.160ms`.
@@ -100,7 +100,9 @@ impl Access<'_> {
         quoted(line, self.field("referer").unwrap_or(b"-"));
         line.push_str("\" \"");
         quoted(line, self.field("user-agent").unwrap_or(b"-"));
-        let _ = write!(line, "\" {}ms worker=", Milliseconds(self.time));
+        let _ = write!(line, "\" {}ms app=", Milliseconds(self.time));
+        quoted(line, self.app.unwrap_or("-").as_bytes());
+        line.push_str(" worker=");
         let _ = match self.worker {
             Some(worker) => write!(line, "{worker}"),
             None => write!(line, "-"),
@@ -142,6 +144,10 @@ impl Access<'_> {
             }
         }
         let _ = write!(line, ",\"ms\":{}", Milliseconds(self.time));
+        if let Some(app) = self.app {
+            line.push_str(",\"app\":");
+            json(line, app.as_bytes());
+        }
         if let Some(worker) = self.worker {
             let _ = write!(line, ",\"worker\":{worker}");
         }
@@ -187,8 +193,8 @@ mod tests {
         };
         let access = Access {
             remote: "192.0.2.1",
-            head: Some(&head),
             app: Some("shop"),
+            head: Some(&head),
             status: 200,
             bytes: 12,
             time: Duration::from_micros(1_042),
@@ -209,7 +215,7 @@ mod tests {
         let head = "GET /a?b HTTP/1.1\r\nHost: a\r\nReferer: http://b/\r\nUser-Agent: curl/8.5\r\n\r\n";
         assert_eq!(
             line(head, AccessFormat::Combined),
-            "192.0.2.1 - - [DATE] \"GET /a?b HTTP/1.1\" 200 12 \"http://b/\" \"curl/8.5\" 1.042ms worker=3 id=ID"
+            "192.0.2.1 - - [DATE] \"GET /a?b HTTP/1.1\" 200 12 \"http://b/\" \"curl/8.5\" 1.042ms app=shop worker=3 id=ID"
         );
     }
 
@@ -244,9 +250,9 @@ mod tests {
         ] {
             let cost = Cost { ran, rewound };
             let line = |format| billed(head, format, Some(&cost));
-            let expected = format!("1.042ms worker=3{combined} id=ID");
+            let expected = format!("1.042ms app=shop worker=3{combined} id=ID");
             assert!(line(AccessFormat::CombinedBill).ends_with(&expected));
-            let expected = format!("\"ms\":1.042,\"worker\":3{json},\"id\":\"ID\"}}");
+            let expected = format!("\"ms\":1.042,\"app\":\"shop\",\"worker\":3{json},\"id\":\"ID\"}}");
             assert!(line(AccessFormat::JsonBill).ends_with(&expected));
         }
     }
@@ -265,13 +271,13 @@ mod tests {
         let head = "GET /\"\u{e9}\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: x\" 200 \"\ty\r\n\r\n";
         assert_eq!(
             line(head, AccessFormat::Combined),
-            "192.0.2.1 - - [DATE] \"GET /\\\"\\xc3\\xa9\\\\ HTTP/1.1\" 200 12 \"-\" \"x\\\" 200 \\\"\\x09y\" 1.042ms worker=3 id=ID"
+            "192.0.2.1 - - [DATE] \"GET /\\\"\\xc3\\xa9\\\\ HTTP/1.1\" 200 12 \"-\" \"x\\\" 200 \\\"\\x09y\" 1.042ms app=shop worker=3 id=ID"
         );
         assert_eq!(
             line(head, AccessFormat::Json),
             "{\"time\":\"DATE\",\"remote\":\"192.0.2.1\",\"method\":\"GET\",\"target\":\"/\\\"\\u00c3\\u00a9\\\\\",\
              \"protocol\":\"HTTP/1.1\",\"status\":200,\"bytes\":12,\"user_agent\":\"x\\\" 200 \\\"\\u0009y\",\
-             \"ms\":1.042,\"worker\":3,\"id\":\"ID\"}"
+             \"ms\":1.042,\"app\":\"shop\",\"worker\":3,\"id\":\"ID\"}"
         );
     }
 }

@@ -56,7 +56,8 @@ impl Runner for Rewinding {
 }
 
 struct Billed {
-    site: Arc<Site<Rewinding>>,
+    server: Arc<crate::run::Server<Rewinding>>,
+    pool: Arc<Pool<Rewinding>>,
     stop: watch::Sender<Option<Ending>>,
     log: Log,
     lines: Lines,
@@ -88,7 +89,8 @@ impl Billed {
         .await
         .unwrap();
         Self {
-            site: Site::new(pool, limits, log.clone()),
+            server: of_one(Arc::clone(&pool), limits, log.clone()),
+            pool,
             stop: watch::channel(None).0,
             log,
             lines,
@@ -100,7 +102,12 @@ impl Billed {
     fn connect(&self, buffer: usize) -> Client {
         let (stream, server) = duplex(buffer);
         let peer = Peer::tcp("192.0.2.1:4".parse().unwrap(), "127.0.0.1:8000".parse().unwrap());
-        tokio::spawn(serve(server, peer, Arc::clone(&self.site), self.stop.subscribe()));
+        tokio::spawn(serve(
+            server,
+            peer,
+            Arc::clone(&self.server),
+            self.stop.subscribe(),
+        ));
         let read = Vec::new();
         Client { stream, read }
     }
@@ -131,7 +138,7 @@ async fn the_line_waits_for_the_rewind_and_the_peer_does_not() {
     assert_eq!(server.log(), "");
     server.open.add_permits(2);
     until(|| server.log().matches(BILL).count() == 2).await;
-    let figures = server.site.pool.figures();
+    let figures = server.pool.figures();
     assert_eq!(
         (
             figures.requests,
@@ -167,7 +174,7 @@ async fn a_peer_that_is_slower_than_the_rewind_gets_its_bill_at_its_own_end() {
     server.open.add_permits(1);
     let mut client = server.connect(1 << 10);
     client.send(LAST).await;
-    until(|| server.site.pool.figures().rewinds == 1).await;
+    until(|| server.pool.figures().rewinds == 1).await;
     assert_eq!(server.log(), "");
     assert_eq!(statuses(&client.rest().await), ["200"]);
     until(|| server.log().contains(BILL)).await;
@@ -221,7 +228,7 @@ async fn who_leaves_the_queue_has_a_line_without_figures() {
         "{}",
         server.log()
     );
-    assert_eq!(server.site.pool.figures().requests, 1);
+    assert_eq!(server.pool.figures().requests, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,11 +241,10 @@ async fn workers_that_are_not_needed_go_and_are_counted() {
         client.until("\r\n\r\nok").await;
     }
     server.open.add_permits(3);
-    until(|| server.site.pool.figures().rewinds == 3).await;
-    assert_eq!(server.site.pool.figures().started, 3);
+    until(|| server.pool.figures().rewinds == 3).await;
+    assert_eq!(server.pool.figures().started, 3);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let idle = server
-        .site
         .pool
         .figures()
         .dropped
@@ -251,7 +257,11 @@ async fn workers_that_are_not_needed_go_and_are_counted() {
 async fn without_a_bill_the_line_comes_with_the_reply() {
     let server = Billed::new(app(|request| request.text("ok")), 1, AccessFormat::Combined).await;
     assert_eq!(statuses(&server.all(LAST).await), ["200"]);
-    assert!(server.log().contains("ms worker=1 id="), "{}", server.log());
+    assert!(
+        server.log().contains("ms app=test worker=1 id="),
+        "{}",
+        server.log()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,7 +296,7 @@ async fn an_instance_that_does_not_come_back_is_told_by_reason_and_counted() {
         statuses(&server.all(&LAST.replace("GET /", "GET /exit")).await),
         ["200"]
     );
-    until(|| server.site.pool.figures().started == 7).await;
+    until(|| server.pool.figures().started == 7).await;
     let note = "; told once, counted in the last line of the log";
     assert_eq!(
         server.log(),
@@ -299,7 +309,6 @@ async fn an_instance_that_does_not_come_back_is_told_by_reason_and_counted() {
         )
     );
     let dropped: Vec<_> = server
-        .site
         .pool
         .figures()
         .dropped

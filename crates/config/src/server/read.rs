@@ -1,0 +1,156 @@
+//! `server.toml` as it was typed.
+
+use toml::de::DeTable;
+
+use crate::keys;
+use crate::limits::{LIMITS, LimitKey, Typed};
+use crate::problem::{At, Problem};
+use crate::raw::{Name, Raw, Reader, Value, read_with};
+
+/// What was typed.
+#[derive(Default)]
+pub(super) struct RawServer {
+    pub apps: Vec<At<String>>,
+    pub grant: Vec<At<String>>,
+    pub hosts: Vec<At<String>>,
+    pub tenant_hosts: Option<bool>,
+    pub pass_env: Vec<At<String>>,
+    pub memory: Option<At<String>>,
+    pub idle_timeout: Option<At<String>>,
+    pub builders: Option<At<i64>>,
+    /// `[listen]` and `[limits]`.
+    pub raw: Raw,
+    /// `[defaults]` and `[defaults.limits]`.
+    pub defaults: Raw,
+    /// `[caps]`.
+    pub caps: Vec<(&'static LimitKey, At<Typed>)>,
+    pub workers_cap: Option<At<i64>>,
+    pub own: Vec<RawOwn>,
+}
+
+/// `[app.NAME]`.
+#[derive(Default)]
+pub(super) struct RawOwn {
+    pub name: String,
+    pub hosts: Option<Vec<At<String>>>,
+    pub mount: Option<At<String>>,
+    pub weight: Option<At<i64>>,
+    pub grant: Vec<At<String>>,
+}
+
+/// Reads the text of a `server.toml`; the last value tells whether its syntax was broken.
+pub(super) fn read(text: &str) -> (RawServer, Vec<Problem>, bool) {
+    let mut server = RawServer::default();
+    let (raw, problems, broken) = read_with(text, |reader, document| server.document(reader, document));
+    server.raw.spoilt = raw.spoilt;
+    (server, problems, broken)
+}
+
+impl RawServer {
+    fn document(&mut self, reader: &mut Reader<'_>, document: &DeTable<'_>) {
+        for (name, value) in document {
+            let key = name.get_ref().as_ref();
+            match key {
+                "apps" => self.apps = reader.list(key, value),
+                "grant" => self.grant = reader.list(key, value),
+                "hosts" => self.hosts = reader.list(key, value),
+                "tenant-hosts" => self.tenant_hosts = Some(reader.flag(key, value)),
+                "pass-env" => self.pass_env = reader.list(key, value),
+                "memory" => self.memory = reader.text(key, value),
+                "idle-timeout" => self.idle_timeout = reader.text(key, value),
+                "builders" => self.builders = reader.number(key, value, "2"),
+                "listen" => {
+                    for (key, value) in reader.table(key, value) {
+                        reader.listen(key, value);
+                    }
+                    self.raw.http = reader.raw.http.take();
+                }
+                "limits" => {
+                    for (key, value) in reader.table(key, value) {
+                        reader.limit(key, value);
+                    }
+                    self.raw.limits = std::mem::take(&mut reader.raw.limits);
+                }
+                "defaults" => self.defaults(reader, value),
+                "caps" => self.caps(reader, value),
+                "app" => {
+                    for (name, value) in reader.table(key, value) {
+                        self.own(reader, name, value);
+                    }
+                }
+                _ => {
+                    let at = reader.at(key, name, ());
+                    reader
+                        .problems
+                        .push(at.problem("unknown name", keys::server_hint(key)));
+                }
+            }
+        }
+    }
+
+    fn defaults(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        const KEYS: &[&str] = &["isolation", "max-requests", "snapshot-cache", "weight", "workers"];
+        for (name, value) in reader.table("defaults", value) {
+            let key = name.get_ref().as_ref();
+            match key {
+                "limits" => {
+                    for (key, value) in reader.table("defaults.limits", value) {
+                        reader.limit(key, value);
+                    }
+                }
+                _ if KEYS.contains(&key) => reader.app(name, value),
+                _ => {
+                    let at = reader.at(&format!("defaults.{key}"), name, ());
+                    let hint = format!(
+                        "the keys here are {}, and those of [defaults.limits]",
+                        KEYS.join(", ")
+                    );
+                    reader.problems.push(at.problem("unknown key", hint));
+                }
+            }
+        }
+        let spoilt = std::mem::take(&mut reader.raw.spoilt);
+        self.defaults = std::mem::take(&mut reader.raw);
+        reader.raw.spoilt = spoilt;
+    }
+
+    fn caps(&mut self, reader: &mut Reader<'_>, value: &Value<'_>) {
+        for (name, value) in reader.table("caps", value) {
+            match name.get_ref().as_ref() {
+                "workers" => self.workers_cap = reader.number("caps.workers", value, "8"),
+                key if LIMITS.iter().any(|limit| limit.name == key) => reader.limit(name, value),
+                key => {
+                    let at = reader.at(&format!("caps.{key}"), name, ());
+                    let hint = "the keys here are workers and those of [limits]";
+                    reader.problems.push(at.problem("unknown key", hint));
+                }
+            }
+        }
+        self.caps = std::mem::take(&mut reader.raw.limits);
+    }
+
+    fn own(&mut self, reader: &mut Reader<'_>, name: &Name<'_>, value: &Value<'_>) {
+        let app = name.get_ref().as_ref();
+        let table = format!("app.{app}");
+        let mut own = RawOwn {
+            name: app.to_owned(),
+            ..RawOwn::default()
+        };
+        for (name, value) in reader.table(&table, value) {
+            let key = name.get_ref().as_ref();
+            let path = format!("{table}.{key}");
+            match key {
+                "hosts" => own.hosts = Some(reader.list(&path, value)),
+                "mount" => own.mount = reader.text(&path, value),
+                "weight" => own.weight = reader.number(&path, value, "100"),
+                "grant" => own.grant = reader.list(&path, value),
+                _ => {
+                    let at = reader.at(&path, name, ());
+                    let hint = "the keys here are grant, hosts, mount and weight";
+                    reader.problems.push(at.problem("unknown key", hint));
+                }
+            }
+        }
+        self.own.push(own);
+    }
+}

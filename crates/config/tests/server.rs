@@ -1,0 +1,229 @@
+//! `server.toml`, and what it makes of the files of apps whose owners are not trusted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wasgi_config::{ServerConfig, Tenant, load_server};
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        fs::canonicalize(self.0.path()).unwrap().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn server(&self, text: &str) -> Result<ServerConfig, String> {
+        let file = self.write("server.toml", text);
+        load_server(&file, &|_| None).map_err(|errors| self.plain(&errors.to_string()))
+    }
+
+    fn app(&self, server: &ServerConfig, name: &str, text: &str) -> Result<Tenant, String> {
+        let file = self.write(&format!("{name}/app.toml"), text);
+        let env = |name: &str| matches!(name, "OPEN" | "CLOSED").then(|| "value".to_owned());
+        server
+            .load_app(&file, &env)
+            .map_err(|errors| self.plain(&errors.to_string()))
+    }
+
+    fn plain(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.path("").display()), "")
+            .replace(&self.path("").display().to_string(), "")
+    }
+}
+
+const APPS: &str = "apps = [\"*/app.toml\"]\n";
+const LEAST: &str = "[app]\nmodule = \"a:b\"\n";
+
+#[test]
+fn the_operators_mistakes_come_all_at_once() {
+    let folder = Folder::new();
+    let said = folder
+        .server(
+            "app = 1\nhosts = [\"http://{name}.org\"]\nmemory = \"2\"\nbuilders = 0\ngrant = [\"nowhere\"]\nidle-time = \"1s\"\n\
+             [defaults]\nworkers = 1000\nmodule = \"a:b\"\n[defaults.limits]\ntime = \"1\"\n[caps]\nspeed = 1\n",
+        )
+        .err()
+        .unwrap();
+    for line in [
+        "server.toml:1: apps: does not say where the apps are",
+        "server.toml:1: app: must be a table, not a number",
+        "server.toml:2: hosts: `http://` is not part of a host's name",
+        "server.toml:3: memory: ",
+        "server.toml:4: builders: 0 is not from 1 to 256",
+        "server.toml:5: grant: folder `nowhere` is not there",
+        "server.toml:6: idle-time: unknown name",
+        "server.toml:8: app.workers: 1000 is not from 1 to 256",
+        "server.toml:9: defaults.module: unknown key",
+        "server.toml:11: limits.time: ",
+        "server.toml:13: caps.speed: unknown key",
+    ] {
+        assert!(said.lines().any(|it| it.starts_with(line)), "{line}\nin\n{said}");
+    }
+}
+
+#[test]
+fn files_are_found_by_pattern() {
+    let folder = Folder::new();
+    let server = folder
+        .server("apps = [\"tenants/*/app.toml\", \"one/app.toml\"]")
+        .unwrap();
+    assert!(server.files().is_empty());
+    let expected =
+        ["one/app.toml", "tenants/a/app.toml", "tenants/b/app.toml"].map(|name| folder.write(name, LEAST));
+    folder.write("tenants/app.toml", LEAST);
+    assert_eq!(server.files(), expected);
+    assert_eq!(ServerConfig::name(Path::new("/srv/my app/app.toml")), "my-app");
+}
+
+#[test]
+fn an_app_lowers_limits_and_passes_no_cap() {
+    let folder = Folder::new();
+    let server = folder
+        .server(&format!(
+            "{APPS}[defaults]\nworkers = 3\n[defaults.limits]\ntime = \"5s\"\n[caps]\nworkers = 4\ntime = \"20s\"\nmemory = \"128MiB\"\n"
+        ))
+        .unwrap();
+    let least = folder.app(&server, "a", LEAST).unwrap().config;
+    assert_eq!(
+        (least.app.workers, least.limits.time),
+        (3, Duration::from_secs(5))
+    );
+    assert_eq!(
+        least.limits.memory,
+        128 << 20,
+        "the default is lowered to the cap"
+    );
+    assert!(least.app.snapshot_cache);
+    let lower = folder.app(
+        &server,
+        "a",
+        &format!("{LEAST}workers = 4\n[limits]\ntime = \"20s\"\nmemory = \"64MiB\"\n"),
+    );
+    let lower = lower.unwrap().config;
+    assert_eq!(
+        (lower.app.workers, lower.limits.time),
+        (4, Duration::from_secs(20))
+    );
+    assert_eq!(lower.limits.memory, 64 << 20);
+    let over = folder.app(
+        &server,
+        "a",
+        &format!("{LEAST}workers = 5\n[limits]\ntime = \"21s\"\nmemory = \"1GiB\"\n"),
+    );
+    assert_eq!(
+        over.unwrap_err(),
+        "a/app.toml:3: app.workers: 5 passes the operator's cap of 4\n\
+         hint: write 4 or less, or leave it out\n\
+         a/app.toml:5: limits.time: 21s passes the operator's cap of 20s\n\
+         hint: write \"20s\" or less, or leave it out\n\
+         a/app.toml:6: limits.memory: 1GiB passes the operator's cap of 128MiB\n\
+         hint: write \"128MiB\" or less, or leave it out"
+    );
+}
+
+#[test]
+fn an_app_names_its_own_folder_and_what_is_granted() {
+    let folder = Folder::new();
+    for name in ["shared", "for-a", "secret", "a", "b/data"] {
+        fs::create_dir_all(folder.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(folder.path("secret"), folder.path("a/link")).unwrap();
+    let server = folder
+        .server(&format!(
+            "{APPS}grant = [\"shared\"]\n[app.a]\ngrant = [\"for-a\"]\n"
+        ))
+        .unwrap();
+    let with = |path: &str| format!("{LEAST}python-path = [\"{path}\"]\n");
+    for (app, path, good) in [
+        ("a", "../shared", true),
+        ("a", "../for-a", true),
+        ("b", "../for-a", false),
+        ("a", "../secret", false),
+        ("a", "link", false),
+        ("a", "../b", false),
+        ("a", "/", false),
+    ] {
+        let outcome = folder.app(&server, app, &with(path));
+        assert_eq!(outcome.is_ok(), good, "{app} {path}: {outcome:?}");
+    }
+    let files = format!(
+        "{LEAST}root = \"/\"\nvenv = \"/usr\"\n[files]\n\"/data\" = {{ path = \"/etc\", write = true }}\n"
+    );
+    let said = folder.app(&server, "b", &files).unwrap_err();
+    for key in [
+        "app.root: folder `/` is",
+        "app.venv: folder `/usr` is",
+        "path: folder `/etc` is",
+    ] {
+        assert!(said.contains(key), "{key} in {said}");
+    }
+}
+
+#[test]
+fn an_app_sees_no_variable_of_the_host_that_is_not_passed_on() {
+    let folder = Folder::new();
+    let server = folder.server(&format!("{APPS}pass-env = [\"OPEN\"]\n")).unwrap();
+    let with = |name: &str| format!("{LEAST}[app.env]\nA = \"${{{name}}}\"\n");
+    assert_eq!(
+        folder.app(&server, "a", &with("OPEN")).unwrap().config.app.env[0].1,
+        "value"
+    );
+    let said = folder.app(&server, "a", &with("CLOSED")).unwrap_err();
+    assert!(said.contains("the host's environment has no CLOSED"), "{said}");
+}
+
+#[test]
+fn the_operator_says_where_apps_are_served() {
+    let folder = Folder::new();
+    let routes = |tenant: Tenant| {
+        let routes = tenant.config.app.routes.iter().map(ToString::to_string);
+        (routes.collect::<Vec<_>>().join(" "), tenant.is_pinned)
+    };
+    let typed = format!("{LEAST}hosts = [\"a.org\"]\nmount = \"/em/\"\n");
+    let open = folder.server(APPS).unwrap();
+    assert_eq!(
+        routes(folder.app(&open, "a", &typed).unwrap()),
+        ("a.org/em".into(), false)
+    );
+    assert_eq!(
+        routes(folder.app(&open, "a", LEAST).unwrap()),
+        ("*/".into(), false)
+    );
+
+    let pinned = folder
+        .server(&format!(
+            "{APPS}hosts = [\"{{name}}.org\"]\n[app.b]\nhosts = [\"b.com\", \"*.b.com\"]\nmount = \"/x\"\n"
+        ))
+        .unwrap();
+    assert_eq!(
+        routes(folder.app(&pinned, "a", LEAST).unwrap()),
+        ("a.org/".into(), true)
+    );
+    assert_eq!(
+        routes(folder.app(&pinned, "b", LEAST).unwrap()),
+        ("b.com/x *.b.com/x".into(), true)
+    );
+    let said = folder.app(&pinned, "a", &typed).unwrap_err();
+    assert_eq!(said.matches("is the operator's to say").count(), 2, "{said}");
+    let said = folder.app(
+        &open,
+        "a",
+        &format!("{LEAST}name = \"b\"\n[listen]\nhttp = \"0.0.0.0:80\"\n"),
+    );
+    let said = said.unwrap_err();
+    assert!(said.contains("on this server the app is called a"), "{said}");
+    assert!(said.contains("listen.http: where the server listens"), "{said}");
+}
