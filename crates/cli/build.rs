@@ -1,11 +1,14 @@
 //! `wasgi build`: makes the images of apps ahead of time.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::{Arg, ArgMatches, Command, value_parser};
+use wasgi_config::{Config, load_server};
 use wasgi_engine::{BuildError, Engine, NotStored};
 use wasgi_server::{AccessFormat, Log, Threads};
 
@@ -22,6 +25,7 @@ Examples:
   wasgi build shop/app.toml
   wasgi build hello:app --root src --snapshot-cache
   wasgi build tenants/*/app.toml  side by side, with a table at the end
+  wasgi build server.toml         those of a server, as it would serve them
 
 For apps with snapshot-cache = true: imports the app and keeps its memory on disk, so that the next
 `wasgi serve` by this user starts from there. An image that is up to date is left as it is.
@@ -50,8 +54,23 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let apps: Vec<&String> = matches.get_many("APP").into_iter().flatten().collect();
     match apps[..] {
+        [file] if Path::new(file).file_name() == Some(OsStr::new("server.toml")) => {
+            let env = |name: &str| std::env::var(name).ok();
+            let server = load_server(Path::new(file), &env)?;
+            let files = server.files().into_iter().map(|file| {
+                let config = server.load_app(&file, &env).map(|tenant| tenant.config);
+                (file.display().to_string(), config.map_err(Failure::from))
+            });
+            many(matches, files.collect(), server.builders)
+        }
         [] | [_] => one(matches, app_options::choose(matches)?),
-        _ => many(matches, &apps),
+        _ => {
+            let chosen = apps.into_iter().map(|app| {
+                let chosen = app_options::choose_app(matches, Some(app));
+                (app.clone(), chosen.map(|chosen| chosen.config))
+            });
+            many(matches, chosen.collect(), None)
+        }
     }
 }
 
@@ -83,18 +102,23 @@ fn one(matches: &ArgMatches, Chosen { label, config }: Chosen) -> Result<ExitCod
     }
 }
 
-fn many(matches: &ArgMatches, apps: &[&String]) -> Result<ExitCode, Failure> {
+/// `builders` is how many the operator wants to be imported at a time.
+fn many(
+    matches: &ArgMatches,
+    apps: Vec<(String, Result<Config, Failure>)>,
+    builders: Option<usize>,
+) -> Result<ExitCode, Failure> {
     let progress = Progress::to_stderr(apps.len());
     let log = Log::to(progress.writer(), AccessFormat::Off, false).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
     let wanted: Vec<_> = apps
-        .iter()
-        .map(|app| wanted(matches, app, &engine, &log))
+        .into_iter()
+        .map(|(label, config)| wanted(label, config, &engine, &log))
         .collect();
-    let jobs = match matches.get_one::<u16>("jobs") {
-        Some(jobs) => usize::from(*jobs),
-        None => available_parallelism().map_or(1, usize::from),
-    };
+    let jobs = matches.get_one::<u16>("jobs").map(|jobs| usize::from(*jobs));
+    let jobs = jobs
+        .or(builders)
+        .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let threads = Threads::start().context("cannot start")?;
     let begun = Instant::now();
     let built = threads.block_on(build_all(wanted, jobs, &threads.guests(), &progress));
@@ -107,21 +131,17 @@ fn many(matches: &ArgMatches, apps: &[&String]) -> Result<ExitCode, Failure> {
 }
 
 /// One of several apps. What is wrong with its file goes to the log, as what is wrong with its code does.
-fn wanted(matches: &ArgMatches, app: &String, engine: &Engine, log: &Log) -> Wanted {
-    let (label, app) = match app_options::choose_app(matches, Some(app)) {
-        Ok(Chosen { label, config }) if config.app.snapshot_cache => {
-            let app = engine.app(spec::spec(&config), log.app(&config.app.name));
-            (label, Ok(app))
+fn wanted(label: String, config: Result<Config, Failure>, engine: &Engine, log: &Log) -> Wanted {
+    let app = match config {
+        Ok(config) if config.app.snapshot_cache => {
+            Ok(engine.app(spec::spec(&config), log.app(&config.app.name)))
         }
-        Ok(Chosen { label, .. }) => (label, Err(WITHOUT_CACHE.to_owned())),
+        Ok(_) => Err(WITHOUT_CACHE.to_owned()),
         Err(failure) => {
             for line in failure.to_string().lines() {
                 log.note(format_args!("{line}"));
             }
-            (
-                app.clone(),
-                Err("its configuration is wrong, see above".to_owned()),
-            )
+            Err("its configuration is wrong, see above".to_owned())
         }
     };
     Wanted { label, app }

@@ -38,7 +38,8 @@ impl Farm {
         for number in 0..count {
             let code = format!(
                 "from flask import Flask\n\napp = Flask(__name__)\nseen = []\n\n\n@app.get(\"/\")\n\
-                 def view_{number}():\n    seen.append(1)\n    return f\"app {number}, visit {{len(seen)}}\"\n"
+                 def view_{number}():\n    seen.append(1)\n    return f\"app {number}, visit {{len(seen)}}\"\n\n\n\
+                 @app.get(\"/slow\")\ndef slow():\n    import time\n    print(\"it begins\")\n    time.sleep(1)\n    return \"slow\"\n"
             );
             farm.write(number, &code, "");
         }
@@ -68,6 +69,18 @@ impl Farm {
         let mut command = bare_wasgi();
         command.env("XDG_CACHE_HOME", self.at("cache")).arg(name);
         command
+    }
+
+    /// The file of a server of all apps, each at a host of its name; `more` are further lines.
+    fn server(&self, more: &str) -> PathBuf {
+        let file = self.at("server.toml");
+        let toml = format!(
+            "apps = [\"tenants/*/app.toml\"]\nhosts = [\"{{name}}.test\"]\ngrant = [{:?}]\n{more}\n\
+             [listen]\nhttp = \"127.0.0.1:0\"\n",
+            packages()
+        );
+        fs::write(&file, toml).expect("server.toml");
+        file
     }
 
     fn build(&self) -> Command {
@@ -124,6 +137,29 @@ fn images_of_many_apps_are_made_side_by_side_and_bad_ones_stop_nobody() {
         again
             .stdout
             .contains("\n5 apps: 2 made, 3 up to date, 0 failed; "),
+        "{}",
+        again.stdout
+    );
+}
+
+#[test]
+fn a_servers_images_are_made_ahead_of_time() {
+    let farm = Farm::new(3);
+    let file = farm.server("");
+    let built = run(farm.command("build").arg(&file), TIME);
+    assert_eq!(built.code(), 0, "{}{}", built.stdout, built.stderr);
+    assert!(
+        built
+            .stdout
+            .contains("\n3 apps: 3 made, 0 up to date, 0 failed; "),
+        "{}",
+        built.stdout
+    );
+    let again = run(farm.command("build").arg(&file), TIME);
+    assert!(
+        again
+            .stdout
+            .contains("\n3 apps: 0 made, 3 up to date, 0 failed; "),
         "{}",
         again.stdout
     );

@@ -118,8 +118,8 @@ pub enum Busy {
     /// `queue` requests are waiting already.
     #[error("all workers are busy and the queue is full")]
     Full,
-    /// None was free within `queue-time`.
-    #[error("all workers stayed busy for the whole queue-time")]
+    /// None was free within `queue-time`, or there was no memory for its instance.
+    #[error("neither a worker nor memory for one came free within queue-time")]
     TimedOut,
 }
 
