@@ -116,7 +116,8 @@ bench: release ## wasgi beside uWSGI, Granian and Gunicorn: see bench/README.md;
 	@bench/setup.sh
 	@$(CARGO) build --quiet --locked --release --manifest-path bench/Cargo.toml --target-dir target/bench/build
 	@target/bench/build/release/wasgi-bench $(PART) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(APPS),--apps $(APPS)) $(if $(SERVERS),--servers $(SERVERS)) $(ARGS)
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(APPS),--apps $(APPS)) $(if $(SERVERS),--servers $(SERVERS)) \
+		$(if $(TENANTS),--tenants $(TENANTS)) $(ARGS)
 
 .PHONY: bench-crates
 bench-crates: export CRITERION_HOME := $(CURDIR)/target/bench/criterion

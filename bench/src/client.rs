@@ -15,13 +15,17 @@ pub struct Reply {
 
 /// The bytes of a request: GET, or POST if there is a body.
 pub fn request(path: &str, body: Option<&[u8]>) -> Vec<u8> {
+    request_to("127.0.0.1", path, body)
+}
+
+/// As [`request`], to a host of that name.
+fn request_to(host: &str, path: &str, body: Option<&[u8]>) -> Vec<u8> {
     let (method, length) = match body {
         Some(body) => ("POST", format!("Content-Length: {}\r\n", body.len())),
         None => ("GET", String::new()),
     };
     let mut bytes =
-        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{length}\r\n")
-            .into_bytes();
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}\r\n").into_bytes();
     bytes.extend_from_slice(body.unwrap_or_default());
     bytes
 }
@@ -31,10 +35,22 @@ pub fn request(path: &str, body: Option<&[u8]>) -> Vec<u8> {
 /// # Errors
 /// The socket's, or `InvalidData` if the reply is not whole.
 pub fn ask(port: u16, path: &str, body: Option<&[u8]>, patience: Duration) -> io::Result<Reply> {
+    send(port, &request(path, body), patience)
+}
+
+/// As [`ask`], for the page of one host of many.
+///
+/// # Errors
+/// As of [`ask`].
+pub fn ask_host(port: u16, host: &str, patience: Duration) -> io::Result<Reply> {
+    send(port, &request_to(host, "/", None), patience)
+}
+
+fn send(port: u16, request: &[u8], patience: Duration) -> io::Result<Reply> {
     let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    stream.write_all(&request(path, body))?;
+    stream.write_all(request)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     parse(&bytes).ok_or_else(|| {

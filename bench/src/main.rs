@@ -43,12 +43,15 @@ fn run() -> Result<(), String> {
 
     let mut compared = Vec::new();
     let mut targets = Vec::new();
-    if options.part != Part::Targets {
+    if options.part == Part::Density {
+        targets.extend(targets::density(&place, &options));
+    }
+    if matches!(options.part, Part::Compare | Part::All) {
         compared = compare::run(&place, &options)?;
         report::compared(&compared);
         targets.extend(targets::of_comparison(&compared));
     }
-    if options.part != Part::Compare {
+    if matches!(options.part, Part::Targets | Part::All) {
         targets.extend(targets::run(&place, &options));
     }
     report::targets(&targets);

@@ -9,16 +9,19 @@ use crate::apps::{APPS, App};
 use crate::servers::{ALL, Server};
 
 pub const HELP: &str = "\
-wasgi-bench [compare|targets|all] [option...]
+wasgi-bench [compare|targets|all|density] [option...]
 
   compare     requests/s, latency, memory and cold start of wasgi and its peers, app by app
   targets     start, idle memory, a thousand sleepers, a neighbour that burns CPU
   all         both (default)
+  density     a server with many apps: images, start, idle memory, first requests
 
   --seconds N      time under load for each server and app, over all rounds (default 6)
   --rounds N       how often the servers take turns (default 3)
   --apps a,b       only these apps
   --servers a,b    only these servers
+  --tenants N      apps of density (default 1000)
+  --own-packages   each of them has a copy of its packages instead of one for all
   --root DIR       the project (default: the current folder)
   --wasgi FILE     the wasgi to measure (default: target/release/wasgi)
 ";
@@ -32,6 +35,8 @@ pub enum Part {
     Targets,
     /// Both.
     All,
+    /// Many apps on one server.
+    Density,
 }
 
 /// The command line, read.
@@ -47,6 +52,10 @@ pub struct Options {
     pub apps: Vec<&'static App>,
     /// In the order of the report.
     pub servers: Vec<Server>,
+    /// Apps of the server that has many.
+    pub tenants: usize,
+    /// Whether each of those has its packages for itself.
+    pub own_packages: bool,
     /// The project's folder.
     pub root: PathBuf,
     /// The program to measure, if not the usual one.
@@ -65,6 +74,8 @@ impl Options {
             rounds: 3,
             apps: APPS.iter().collect(),
             servers: ALL.to_vec(),
+            tenants: 1000,
+            own_packages: false,
             root: PathBuf::from("."),
             wasgi: None,
         };
@@ -74,6 +85,17 @@ impl Options {
                 "compare" => options.part = Part::Compare,
                 "targets" => options.part = Part::Targets,
                 "all" => options.part = Part::All,
+                "density" => options.part = Part::Density,
+                "--tenants" => {
+                    let value = value()?;
+                    let tenants = value
+                        .parse()
+                        .ok()
+                        .filter(|tenants| (2..=20_000).contains(tenants));
+                    options.tenants =
+                        tenants.ok_or_else(|| format!("--tenants {value}: not within 2 and 20000"))?;
+                }
+                "--own-packages" => options.own_packages = true,
                 "--seconds" => {
                     let value = value()?;
                     let seconds = value

@@ -3,7 +3,7 @@
 use std::fs::{create_dir_all, write};
 use std::path::{Path, PathBuf};
 
-use crate::options::Options;
+use crate::options::{Options, Part};
 
 /// The folders and programs of a run, as absolute paths.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Place {
             root,
             wasgi,
         };
-        if !place.program("granian").is_file() {
+        if options.part != Part::Density && !place.program("granian").is_file() {
             return Err(format!(
                 "{}: no peers there; bench/setup.sh installs them",
                 place.out.display()
@@ -55,6 +55,25 @@ impl Place {
     /// The folder of an app.
     pub fn app(&self, name: &str) -> PathBuf {
         self.root.join("bench/apps").join(name)
+    }
+
+    /// The folder of Flask and what it needs.
+    ///
+    /// # Errors
+    /// Where it would be.
+    pub fn packages(&self) -> Result<PathBuf, String> {
+        let folders = [
+            self.out.join("packages"),
+            self.root.join("examples/hello/packages"),
+        ];
+        let found = folders.iter().find(|folder| folder.join("flask").is_dir());
+        let missing = || {
+            format!(
+                "{}: no Flask there; `make packages` installs it",
+                folders[1].display()
+            )
+        };
+        found.cloned().ok_or_else(missing)
     }
 
     /// Writes a file below `target/bench`.

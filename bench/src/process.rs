@@ -101,12 +101,27 @@ impl Launch {
     /// # Errors
     /// `Unavailable` with what the server said when it did not come up, `Failed` if its answer was wrong.
     pub fn start(&self, app: &App) -> Result<Running, Trouble> {
+        let body = app.body();
+        self.start_asking(
+            |port| ask(port, "/", body.as_deref(), REPLY),
+            |reply| app.check(reply),
+        )
+    }
+
+    /// Starts the server and waits until it replies to `ask`, rightly as `check` sees it.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn start_asking(
+        &self,
+        ask: impl Fn(u16) -> std::io::Result<Reply>,
+        check: impl Fn(&Reply) -> Result<(), String>,
+    ) -> Result<Running, Trouble> {
         let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
         let name = self.command[0].to_string_lossy().into_owned();
         fs::create_dir_all(self.log.parent().unwrap_or(&self.folder))
             .map_err(|error| failed("log folder", error))?;
         let log = File::create(&self.log).map_err(|error| failed("log", error))?;
-        let body = app.body();
         let begun = Instant::now();
         let child = Command::new(&self.command[0])
             .args(&self.command[1..])
@@ -125,10 +140,9 @@ impl Launch {
             log: self.log.clone(),
         };
         loop {
-            if let Ok(reply) = ask(self.port, "/", body.as_deref(), REPLY) {
+            if let Ok(reply) = ask(self.port) {
                 running.cold_start = begun.elapsed();
-                app.check(&reply)
-                    .map_err(|wrong| Trouble::Failed(format!("wrong answer: {wrong}")))?;
+                check(&reply).map_err(|wrong| Trouble::Failed(format!("wrong answer: {wrong}")))?;
                 return Ok(running);
             }
             if let Ok(Some(status)) = running.child.try_wait() {
@@ -194,6 +208,11 @@ impl Running {
             }
         }
         sum
+    }
+
+    /// Mappings of the server's process now.
+    pub fn mappings(&self) -> usize {
+        read_to_string(format!("/proc/{}/maps", self.child.id())).map_or(0, |text| text.lines().count())
     }
 
     /// CPU time of the server and its children so far, in user and kernel mode.

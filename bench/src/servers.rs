@@ -205,7 +205,7 @@ impl Server {
 }
 
 /// All that a server sees of this process's environment: enough to find programs, and the app's own variable.
-fn environment(place: &Place) -> Vec<(&'static str, OsString)> {
+pub(crate) fn environment(place: &Place) -> Vec<(&'static str, OsString)> {
     vec![
         ("PATH", std::env::var_os("PATH").unwrap_or_default()),
         // Gunicorn puts a control socket there.
@@ -216,7 +216,7 @@ fn environment(place: &Place) -> Vec<(&'static str, OsString)> {
     ]
 }
 
-fn free_port() -> Result<u16, String> {
+pub(crate) fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener
         .map(|address| address.port())

@@ -1,5 +1,6 @@
 //! What the project aims at, and how far it got: ratios of the comparison, start, memory, sleepers, a bad neighbour.
 
+mod density;
 mod memory;
 mod neighbour;
 mod sleepers;
@@ -115,6 +116,13 @@ pub fn run(place: &Place, options: &Options) -> Vec<Outcome> {
         progress(&format!("targets: {name}"));
         outcomes.extend(part(place, options));
     }
+    progress("");
+    outcomes
+}
+
+/// A server with many apps.
+pub fn density(place: &Place, options: &Options) -> Vec<Outcome> {
+    let outcomes = density::many(place, options);
     progress("");
     outcomes
 }
