@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
 use wasgi_engine::{
     App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone,
-    PythonFiles, ReplyHead, ReplySink, Request, RequestBody,
+    PythonFiles, Quota, ReplyHead, ReplySink, Request, RequestBody,
 };
 
 const EXPECTED: &[u8] = b"<h1>Hello There!</h1>\n";
@@ -70,6 +70,7 @@ fn hello() -> App {
         host: host.to_owned(),
         guest: guest.into(),
         write: false,
+        quota: Quota::default(),
     };
     let spec = AppSpec {
         name: "hello".into(),

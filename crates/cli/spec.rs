@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wasgi_config::{Config, Entry, Grant};
-use wasgi_engine::{AppSpec, Isolation, Limits, Mount};
+use wasgi_engine::{AppSpec, Isolation, Limits, Mount, Quota};
 
 /// Where the guest sees the app's root.
 const ROOT: &str = "/app";
@@ -84,6 +84,11 @@ pub(crate) fn limits(limits: &wasgi_config::Limits) -> Limits {
         time: limits.time,
         start: limits.start_time,
         memory: limits.memory,
+        temp: Quota {
+            bytes: Some(limits.temp),
+            files: Some(limits.temp_files),
+        },
+        open_files: limits.open_files,
         ..Limits::default()
     }
 }
@@ -94,6 +99,10 @@ pub(crate) fn grants(files: &[Grant]) -> impl Iterator<Item = Mount> {
         host: grant.path.clone(),
         guest: grant.guest.clone(),
         write: grant.write,
+        quota: Quota {
+            bytes: grant.quota,
+            files: grant.max_files,
+        },
     })
 }
 
@@ -102,6 +111,7 @@ fn mount(host: &Path, guest: String) -> Mount {
         host: host.to_owned(),
         guest,
         write: false,
+        quota: Quota::default(),
     }
 }
 
@@ -158,6 +168,8 @@ mod tests {
                 guest: "/data".to_owned(),
                 path: "/srv/data".into(),
                 write: true,
+                quota: Some(1 << 20),
+                max_files: None,
             }],
         };
         let spec = spec(&config);

@@ -119,8 +119,16 @@ pub struct Limits {
     pub start_time: Duration,
     /// `memory`: per instance.
     pub memory: u64,
+    /// `temp`: bytes in the `/tmp` of all instances together.
+    pub temp: u64,
+    /// `temp-files`: files, folders and links there.
+    pub temp_files: u64,
+    /// `open-files`: per instance.
+    pub open_files: usize,
     /// `request-body`: longest body.
     pub request_body: u64,
+    /// `reply-size`: longest body of a reply.
+    pub reply_size: u64,
     /// `request-head`: longest request line and header fields together.
     pub request_head: usize,
     /// `concurrency`: with isolation by request, how many requests run at a time.
@@ -151,7 +159,11 @@ impl Default for Limits {
             time: Duration::from_secs(30),
             start_time: Duration::from_secs(60),
             memory: 256 << 20,
+            temp: 256 << 20,
+            temp_files: 10_000,
+            open_files: 1000,
             request_body: 16 << 20,
+            reply_size: 1 << 30,
             request_head: 64 << 10,
             concurrency: 64,
             queue: 64,
@@ -176,4 +188,8 @@ pub struct Grant {
     pub path: PathBuf,
     /// Whether the app may change what is in it.
     pub write: bool,
+    /// `quota`: bytes that it may hold; `None` for no limit.
+    pub quota: Option<u64>,
+    /// `max-files`: files, folders and links that it may hold; `None` for no limit.
+    pub max_files: Option<u64>,
 }

@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod overrides;
 mod problem;
+mod quota;
 mod raw;
 mod resolve;
 mod route;

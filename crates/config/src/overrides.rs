@@ -2,6 +2,7 @@
 
 use crate::limits::{LimitKey, Typed};
 use crate::problem::{At, Place, Problem};
+use crate::quota::RawQuota;
 use crate::raw::{Raw, RawGrant, RawVariable};
 
 /// What options say, as typed; paths are relative to the current folder. All empty: the file alone counts.
@@ -145,5 +146,6 @@ fn grant(typed: &str) -> Option<RawGrant> {
         guest: at("--dir", guest.to_owned()),
         path: at("--dir", host.to_owned()),
         write,
+        quota: RawQuota::default(),
     })
 }

@@ -6,6 +6,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::problem::{At, Place, Problem};
+use crate::quota::{self, RawQuota};
 
 /// What was typed, from the file and from options.
 #[derive(Default)]
@@ -50,6 +51,7 @@ pub(crate) struct RawGrant {
     pub guest: At<String>,
     pub path: At<String>,
     pub write: bool,
+    pub quota: RawQuota,
 }
 
 /// Reads the text of an `app.toml`.
@@ -323,6 +325,7 @@ impl Reader<'_> {
             );
         };
         let (mut path, mut write, mut spoilt) = (None, false, false);
+        let mut quota = RawQuota::default();
         for (key, value) in entries {
             match key.get_ref().as_ref() {
                 "path" => {
@@ -330,21 +333,39 @@ impl Reader<'_> {
                     spoilt = path.is_none();
                 }
                 "write" => write = self.flag(&format!("{name}.write"), value),
+                "quota" => quota.bytes = self.bound(&format!("{name}.quota"), value, "\"100MiB\""),
+                "max-files" => quota.files = self.bound(&format!("{name}.max-files"), value, "10000"),
                 other => {
                     let at = self.at(&format!("{name}.{other}"), key, ());
-                    self.problems
-                        .push(at.problem("unknown key", "the keys here are path and write"));
+                    self.problems.push(at.problem(
+                        "unknown key",
+                        "the keys here are path, write, quota and max-files",
+                    ));
                 }
             }
         }
         let guest = self.at(&name, key, guest.to_owned());
         match path {
-            Some(path) => self.raw.files.push(RawGrant { guest, path, write }),
+            Some(path) => self.raw.files.push(RawGrant {
+                guest,
+                path,
+                write,
+                quota,
+            }),
             None if spoilt => {}
             None => self
                 .problems
                 .push(guest.problem("path is missing", "write { path = \"data\", write = true }")),
         }
+    }
+
+    /// `quota` or `max-files` of a folder.
+    fn bound(&mut self, key: &str, value: &Value<'_>, example: &str) -> Option<At<Typed>> {
+        let typed = quota::typed(value);
+        if typed.is_none() {
+            self.wrong_type(key, value, "a size or a number", &format!("write {example}"));
+        }
+        Some(self.at(key, value, typed?))
     }
 
     /// `"text"`, or `{ value = "text", secret = true }`.

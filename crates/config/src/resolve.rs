@@ -510,6 +510,7 @@ impl Resolver<'_> {
                 Ok(()) => None,
             };
             let path = self.folder(&typed.path);
+            let (quota, max_files) = typed.quota.resolve(typed.write, &mut self.problems);
             if let Some((what, hint)) = trouble {
                 self.problems.push(typed.guest.problem(what, hint));
             } else if let Some(path) = path {
@@ -518,6 +519,8 @@ impl Resolver<'_> {
                         guest: guest.to_owned(),
                         path,
                         write: typed.write,
+                        quota,
+                        max_files,
                     },
                     typed,
                 ));

@@ -129,7 +129,11 @@ fn the_most_file_means_what_it_says() {
         time: Duration::from_millis(500),
         start_time: seconds(120),
         memory: 1 << 30,
+        temp: 0,
+        temp_files: 20,
+        open_files: 100,
         request_body: 0,
+        reply_size: 2 << 20,
         request_head: 8192,
         concurrency: 8,
         queue: 0,
@@ -147,12 +151,18 @@ fn the_most_file_means_what_it_says() {
         guest: guest.to_owned(),
         path: corpus(path),
         write,
+        quota: None,
+        max_files: None,
     };
     assert_eq!(
         config.files,
         [
             grant("/app/instance", "site/data", true),
-            grant("/data", "site/data", true),
+            Grant {
+                quota: Some(1 << 30),
+                max_files: Some(500),
+                ..grant("/data", "site/data", true)
+            },
             grant("/read", "site", false)
         ]
     );

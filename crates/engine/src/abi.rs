@@ -29,16 +29,19 @@ pub(crate) const OK: i32 = 0;
 /// Result of `wasgi_seal` when the app holds files open.
 pub(crate) const FILES_OPEN: i32 = 2;
 
-/// WASI errnos that our imports answer with (negated, but for the locks).
+/// WASI errnos that our imports answer with (negated, but for the locks and WASI's own functions).
 pub(crate) mod errno {
     pub(crate) const EAGAIN: i32 = 6;
     pub(crate) const EBADF: i32 = 8;
     pub(crate) const EFBIG: i32 = 22;
     pub(crate) const EINTR: i32 = 27;
     pub(crate) const EINVAL: i32 = 28;
+    pub(crate) const EMFILE: i32 = 33;
     pub(crate) const ENOLCK: i32 = 46;
+    pub(crate) const ENOSPC: i32 = 51;
     pub(crate) const EPIPE: i32 = 64;
     pub(crate) const ETIMEDOUT: i32 = 73;
+    pub(crate) const EXDEV: i32 = 75;
 }
 
 /// Why a head was refused: the low four bits of `reply_head`'s result.

@@ -12,17 +12,23 @@ use crate::clock::Clock;
 use crate::cpu::{CpuShare, Turns};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::AppLog;
+use crate::files::Files;
 use crate::guest::{Guest, MemoryLimit};
 use crate::image::Image;
 use crate::instance::{self, End, Instance, RewindError};
 use crate::lines::InstanceLog;
 use crate::locks::Locks;
 use crate::memory::with_image;
+use crate::mounts::MountError;
+use crate::quota::{Account, Total, Usage};
 use crate::snapshot::Snapshot;
-use crate::spec::{AppSpec, Entry, Mount, Secret};
+use crate::spec::{AppSpec, Entry, Mount, Quota, Secret};
 use crate::time_limit::TimeLimit;
-use crate::wasi::{self, MountError, Streams};
+use crate::wasi::{self, Streams};
 use crate::{abi, block};
+
+/// Where each instance has a folder of its own.
+const TEMP: &str = "/tmp";
 
 /// An app bound to the engine: makes instances. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +42,10 @@ struct Shared {
     log: Arc<dyn AppLog>,
     locks: Locks,
     cpu: Arc<CpuShare>,
+    /// Of the spec's mounts. What is in them is counted by the first start.
+    accounts: OnceCell<Vec<Option<Account>>>,
+    /// What the instances have in their `/tmp`s.
+    temp: Arc<Total>,
     /// Made by the first start; `None` in it when the app cannot be copied.
     snapshot: OnceCell<Option<Arc<Snapshot>>>,
 }
@@ -96,9 +106,11 @@ impl Engine {
         let shared = Shared {
             engine: self.clone(),
             cpu: Arc::new(CpuShare::new(&self.cpu, spec.weight)),
+            temp: Arc::new(Total::new(spec.limits.temp)),
             spec,
             log,
             locks: Locks::default(),
+            accounts: OnceCell::new(),
             snapshot: OnceCell::new(),
         };
         App {
@@ -302,6 +314,7 @@ impl App {
         } = &*self.shared;
         let turns = Turns::new(cpu);
         let temp = tempfile::tempdir_in(engine.scratch.path()).map_err(StartError::Temp)?;
+        let accounts = self.accounts().await?;
         let guest = Guest {
             wasi: self.wasi(temp.path(), clock, streams)?,
             memory: None,
@@ -320,6 +333,7 @@ impl App {
             locks: locks.owner(),
             log: log.clone(),
             temp,
+            files: self.files(accounts),
         };
         let mut store = instance::store(engine, guest);
         // Copies that WASI makes for the guest count as its memory does.
@@ -342,16 +356,54 @@ impl App {
             host: engine.python.lib.clone(),
             guest: "/lib".into(),
             write: false,
+            quota: Quota::default(),
         };
         let scratch = Mount {
             host: temp.to_owned(),
-            guest: "/tmp".into(),
+            guest: TEMP.into(),
             write: true,
+            quota: Quota::default(),
         };
-        // `wasgi python` may show a folder of the user's there.
-        let scratch = (!spec.mounts.iter().any(|mount| mount.guest == scratch.guest)).then_some(scratch);
+        let scratch = self.has_own_temp().then_some(scratch);
         let mounts = spec.mounts.iter().chain([&library]).chain(&scratch);
         wasi::context(mounts, &spec.env, clock, streams)
+    }
+
+    /// `wasgi python` may show a folder of the user's there.
+    fn has_own_temp(&self) -> bool {
+        !self.spec().mounts.iter().any(|mount| mount.guest == TEMP)
+    }
+
+    /// The accounts of the spec's mounts.
+    async fn accounts(&self) -> Result<&[Option<Account>], StartError> {
+        let count = || async {
+            let app = self.clone();
+            let counting = move || {
+                let Shared { engine, spec, .. } = &*app.shared;
+                let mounts = spec.mounts.iter();
+                mounts.map(|mount| engine.usages.account(mount)).collect()
+            };
+            // Most apps have nothing to count.
+            match self.spec().mounts.iter().all(|mount| mount.quota.is_none()) {
+                true => Ok(vec![None; self.spec().mounts.len()]),
+                false => match tokio::task::spawn_blocking(counting).await {
+                    Ok(counted) => counted,
+                    Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+                },
+            }
+        };
+        let accounts: Result<_, MountError> = self.shared.accounts.get_or_try_init(count).await;
+        Ok(accounts?)
+    }
+
+    /// What an instance has open that has used no descriptor yet, with an empty `/tmp`. The order is that of `wasi`.
+    fn files(&self, accounts: &[Option<Account>]) -> Files {
+        let temp = self.has_own_temp().then(|| {
+            let usage = Arc::new(Usage::part_of(self.shared.temp.clone()));
+            Some(Account::new(usage, Quota::default()))
+        });
+        let all = accounts.iter().cloned().chain([None]).chain(temp).collect();
+        Files::new(all, self.spec().limits.open_files)
     }
 
     /// Takes what the host holds for an instance back to how it was made: open files, temporary files, locks.
@@ -372,6 +424,9 @@ impl App {
             };
             removed.map_err(RewindError::System)?;
         }
+        // The files are closed and removed by now, and so their room is free.
+        let accounts = self.shared.accounts.get().map_or(&[][..], Vec::as_slice);
+        guest.files = self.files(accounts);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
 use crate::image_key::NoKey;
 use crate::memory::{GUARD, Memories, RESERVED};
+use crate::mounts::Usages;
 use crate::private_folder::checksum;
 use crate::python::PythonFiles;
 use crate::scratch::Scratch;
@@ -48,6 +49,7 @@ pub struct Engine {
     pub(crate) cpu: Arc<Cpu>,
     pub(crate) python: PythonFiles,
     pub(crate) scratch: Arc<Scratch>,
+    pub(crate) usages: Arc<Usages>,
 }
 
 impl Engine {
@@ -85,6 +87,7 @@ impl Engine {
             ticker: Arc::new(ticker),
             python: python.clone(),
             scratch: Arc::new(scratch),
+            usages: Arc::default(),
         })
     }
 

@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::image_file;
-    use crate::spec::{AppSpec, Entry, Limits, Mount};
+    use crate::spec::{AppSpec, Entry, Limits, Mount, Quota};
     use crate::{AppLog, Engine, PythonFiles};
 
     #[derive(Default)]
@@ -290,6 +290,7 @@ mod tests {
                 host: root.to_owned(),
                 guest: "/app".into(),
                 write: false,
+                quota: Quota::default(),
             }],
             env: vec![],
             secrets: vec![],

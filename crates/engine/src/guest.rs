@@ -9,6 +9,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use crate::clock::Clock;
 use crate::cpu::Turns;
 use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
+use crate::files::Files;
 use crate::lines::InstanceLog;
 use crate::locks;
 use crate::reply;
@@ -40,6 +41,8 @@ pub(crate) struct Guest {
     pub(crate) log: InstanceLog,
     /// `/tmp` of the guest; removed with it.
     pub(crate) temp: tempfile::TempDir,
+    /// After `wasi` and `temp`: room is given back when the files that took it are closed and removed.
+    pub(crate) files: Files,
 }
 
 /// Refuses memory past the app's limit; Python then raises MemoryError.

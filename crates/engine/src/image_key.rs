@@ -157,6 +157,7 @@ impl Digest {
             host: _,
             guest,
             write,
+            quota: _,
         } in mounts
         {
             self.bytes(guest.as_bytes());
@@ -179,6 +180,8 @@ impl Digest {
             grace,
             start,
             memory,
+            temp: _,
+            open_files: _,
         } = limits;
         for limit in [time, grace, start] {
             self.time(*limit);

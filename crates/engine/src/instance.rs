@@ -14,10 +14,10 @@ use crate::engine::Engine;
 use crate::exchange::{Failure, Request};
 use crate::guest::{Guest, begin};
 use crate::image::PAGE;
+use crate::mounts::MountError;
 use crate::rewind::{Rewind, difference};
 use crate::snapshot::Snapshot;
 use crate::time_limit::{Stopped, TimeLimit};
-use crate::wasi::MountError;
 
 /// What an instance takes beside its linear memory, in bytes, about: a fiber's stack, tables, what WASI holds.
 const BESIDE_MEMORY: u64 = 256 << 10;

@@ -9,7 +9,7 @@ use crate::engine::EngineError;
 pub struct PythonFiles {
     /// The interpreter and our entry, a WASI preview 1 reactor.
     pub wasm: PathBuf,
-    /// Shown to the guest as `/lib`; holds `python3.13/`.
+    /// Shown to the guest as `/lib`; holds `python3.13/`. No part of its path is a symbolic link.
     pub lib: PathBuf,
     /// Version of CPython, such as `3.13.5`.
     pub version: String,
@@ -32,6 +32,7 @@ impl PythonFiles {
             .to_owned();
         let wasm = dir.join("python.wasm");
         let lib = dir.join("lib");
+        let lib = lib.canonicalize().map_err(|error| missing(&lib, error))?;
         for path in [&wasm, &lib.join("python3.13").join("os.py")] {
             std::fs::metadata(path).map_err(|error| missing(path, error))?;
         }

@@ -22,6 +22,8 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes the folder in `parent`, and removes those there whose processes are gone.
     pub(crate) fn make(parent: &Path) -> io::Result<Self> {
+        // Folders are shown to guests only by paths without links.
+        let parent = &parent.canonicalize()?;
         remove_left(parent);
         let name = format!("{PREFIX}{}-{:08x}", std::process::id(), rand::random::<u32>());
         let (new, path) = (parent.join(format!(".{name}")), parent.join(name));

@@ -82,12 +82,30 @@ pub enum Entry {
 /// A folder of the host shown to the guest. `..` and symbolic links lead nowhere outside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Folder on the host.
+    /// Folder on the host; no part of its path is a symbolic link.
     pub host: PathBuf,
     /// Absolute path in the guest.
     pub guest: String,
     /// Whether the app may change what is in it.
     pub write: bool,
+    /// How much it may hold, if the app may write to it.
+    pub quota: Quota,
+}
+
+/// How much a folder may hold. What goes beyond fails with ENOSPC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Sizes of files together.
+    pub bytes: Option<u64>,
+    /// Files, folders and links.
+    pub files: Option<u64>,
+}
+
+impl Quota {
+    /// Whether it bounds nothing.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// What an instance may use.
@@ -101,6 +119,15 @@ pub struct Limits {
     pub start: Duration,
     /// Linear memory and tables per instance, in bytes.
     pub memory: u64,
+    /// What the `/tmp` of all the app's instances may hold together.
+    pub temp: Quota,
+    /// Files and folders that an instance may have open; beyond, the app gets EMFILE. At most [`Limits::OPEN_FILES`].
+    pub open_files: usize,
+}
+
+impl Limits {
+    /// Most files that any instance may have open: the guest gives out no descriptor beyond it (entry/files.c).
+    pub const OPEN_FILES: usize = 1000;
 }
 
 impl Default for Limits {
@@ -110,6 +137,11 @@ impl Default for Limits {
             grace: Duration::from_secs(1),
             start: Duration::from_secs(60),
             memory: 256 << 20,
+            temp: Quota {
+                bytes: Some(256 << 20),
+                files: Some(10_000),
+            },
+            open_files: Self::OPEN_FILES,
         }
     }
 }

@@ -8,12 +8,15 @@ use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder, WasiVi
 
 use crate::abi::errno;
 use crate::clock::Clock;
+use crate::files;
 use crate::guest::Guest;
 use crate::host::slice_mut;
+use crate::mounts::{self, MountError};
 use crate::spec::Mount;
 use crate::time_limit::{Stopped, Waited, strike};
 
-/// Most open files, folders and streams of one instance; the guest's own bound (entry/files.c) comes first.
+/// Most open files, folders and streams of one instance; `limits.open-files` and the guest's own bound (entry/files.c) come
+/// first.
 const MAX_OPEN: usize = 1100;
 
 /// Where a guest's standard streams go.
@@ -22,14 +25,6 @@ pub(crate) enum Streams {
     Log(crate::lines::InstanceLog),
     /// To those of this process: for `wasgi python`.
     Inherit,
-}
-
-/// A mount that cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot show {} to the app as {}: {reason:#}", mount.host.display(), mount.guest)]
-pub struct MountError {
-    mount: Mount,
-    reason: wasmtime::Error,
 }
 
 /// WASI for one instance.
@@ -59,12 +54,10 @@ pub(crate) fn context<'a>(
         } else {
             FsPerms::ReadOnly
         };
+        let folder = mounts::open(mount)?;
         builder
-            .preopened_dir(&mount.host, &mount.guest, permissions)
-            .map_err(|reason| MountError {
-                mount: mount.clone(),
-                reason,
-            })?;
+            .preopened_dir(mounts::path_of(&folder), &mount.guest, permissions)
+            .map_err(|reason| MountError::new(mount, format!("{reason:#}")))?;
     }
     let mut context = builder.build_p1();
     context.ctx().table.set_max_capacity(MAX_OPEN);
@@ -98,8 +91,8 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Adds WASI to a linker, with our own `poll_oneoff`, which the time limit wakes, and `proc_exit`, which takes any exit
-/// code: wasmtime's calls those above 125 a crash.
+/// Adds WASI to a linker, with our own `poll_oneoff`, which the time limit wakes, `proc_exit`, which takes any exit code
+/// (wasmtime's calls those above 125 a crash), and what changes files, which quotas bound.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p1::add_to_linker_async(linker, |guest| &mut guest.wasi)?;
     linker.allow_shadowing(true);
@@ -115,6 +108,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         "proc_exit",
         |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
     )?;
+    files::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }

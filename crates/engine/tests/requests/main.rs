@@ -2,6 +2,7 @@
 
 mod copies;
 mod limits;
+mod quotas;
 mod replies;
 mod rewinds;
 mod secrets;

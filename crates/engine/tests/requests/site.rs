@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use wasgi_engine::{
     App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone,
-    PythonFiles, ReplyHead, ReplySink, Report, Request, RequestBody,
+    PythonFiles, Quota, ReplyHead, ReplySink, Report, Request, RequestBody,
 };
 
 fn engine() -> Engine {
@@ -150,6 +150,7 @@ pub(crate) fn site(code: &str, change: impl FnOnce(&mut AppSpec)) -> Site {
             host: PathBuf::from(folder.path()),
             guest: "/app".into(),
             write: false,
+            quota: Quota::default(),
         }],
         env: vec![],
         secrets: vec![],
