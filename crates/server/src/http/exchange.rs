@@ -33,6 +33,8 @@ const DROPPED_BYTES: usize = 16 << 20;
 pub(super) struct Exchange {
     reply: Mutex<Reply>,
     body: Mutex<Body>,
+    /// Longest body of the reply, `reply-size`.
+    longest: u64,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,8 @@ struct Reply {
     head: Option<ReplyHead>,
     pieces: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes that were put down so far.
+    length: u64,
     /// The piece that is there is the whole body.
     whole: bool,
     end: Option<Result<(), Failure>>,
@@ -78,8 +82,9 @@ pub(super) enum Start {
 }
 
 impl Exchange {
-    pub(super) fn new(body: Option<Incoming>) -> Arc<Self> {
+    pub(super) fn new(body: Option<Incoming>, longest: u64) -> Arc<Self> {
         Arc::new(Self {
+            longest,
             reply: Mutex::default(),
             body: Mutex::new(Body {
                 incoming: body,
@@ -204,6 +209,9 @@ impl ReplySink for Sink {
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PeerGone>> {
         let mut reply = self.0.reply();
+        if let Some(Err(_)) = reply.end {
+            return Poll::Ready(Err(PeerGone));
+        }
         match reply.peer {
             PeerState::Gone => Poll::Ready(Err(PeerGone)),
             PeerState::Served if reply.dropped > DROPPED_BYTES => Poll::Ready(Err(PeerGone)),
@@ -224,6 +232,13 @@ impl ReplySink for Sink {
             if reply.peer != PeerState::Takes {
                 reply.dropped += data.len();
                 return;
+            }
+            reply.length += data.len() as u64;
+            if reply.length > self.0.longest {
+                drop(reply);
+                let longest = self.0.longest;
+                let what = format!("it is longer than limits.reply-size ({longest} bytes)");
+                return self.end(Err(Failure::BadReply(what)));
             }
             reply.whole = last && reply.pieces.is_empty();
             reply.bytes += data.len();

@@ -190,7 +190,7 @@ async fn answer<R: Runner>(
     };
 
     let has_body = !matches!(body, Body::Absent | Body::Length(0));
-    let exchange = Exchange::new(has_body.then_some(incoming));
+    let exchange = Exchange::new(has_body.then_some(incoming), generation.limits.reply_size);
     let input: Box<dyn RequestBody> = if has_body {
         Box::new(Input::new(Arc::clone(&exchange), &generation.limits))
     } else {

@@ -282,3 +282,59 @@ async fn who_reads_a_body_when_the_reply_is_out_is_woken() {
     assert_eq!(seen.recv().await, Some(Some(Err(BodyError::PeerGone))));
     assert!(begun.elapsed() < Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_never_ends_is_cut_at_reply_size_and_the_app_hears_of_it() {
+    let (told, heard) = tokio::sync::oneshot::channel();
+    let told = Arc::new(Mutex::new(Some(told)));
+    let endless = app(move |mut request| {
+        let told = told.lock().unwrap().take();
+        async move {
+            request.head(200, &[]);
+            let mut pieces = 0;
+            while request.chunk("x".repeat(100), false).await.is_ok() {
+                pieces += 1;
+            }
+            told.into_iter().for_each(|told| told.send(pieces).unwrap());
+            reusable()
+        }
+    });
+    let limits = Limits {
+        reply_size: 1000,
+        ..Limits::default()
+    };
+    let server = Server::with(endless, 1, None, limits).await;
+    let reply = server.all("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    assert!(reply.matches('x').count() <= 1000, "{reply}");
+    assert!(
+        !reply.ends_with("0\r\n\r\n"),
+        "the client must see that it is cut: {reply}"
+    );
+    // The piece that was too much was still taken, and the next was not.
+    assert_eq!(heard.await, Ok(11));
+    let log = server.log();
+    assert!(
+        log.contains("longer than limits.reply-size (1000 bytes)"),
+        "{log}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_as_long_as_reply_size_goes_out_and_one_that_is_longer_at_once_is_a_500() {
+    let server = Server::with(
+        echo(),
+        1,
+        None,
+        Limits {
+            reply_size: 7,
+            ..Limits::default()
+        },
+    )
+    .await;
+    let all = server
+        .all("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /ab HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    assert_eq!(statuses(&all), ["200", "500"]);
+    assert!(all.contains("\r\n\r\nGET /a "), "{all}");
+}

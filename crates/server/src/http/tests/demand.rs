@@ -81,7 +81,7 @@ impl Demand {
 
     /// A request, and where its reply goes.
     fn ask(&self) -> (Ticket<Heavy>, Arc<exchange::Exchange>) {
-        let exchange = exchange::Exchange::new(None);
+        let exchange = exchange::Exchange::new(None, u64::MAX);
         let request = Request {
             environ: Vec::new(),
             id: String::new(),

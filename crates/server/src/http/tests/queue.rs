@@ -268,7 +268,7 @@ async fn start(
 }
 
 async fn one(pool: &Arc<Pool<Starting>>) {
-    let exchange = super::super::exchange::Exchange::new(None);
+    let exchange = super::super::exchange::Exchange::new(None, u64::MAX);
     let request = Request {
         environ: Vec::new(),
         id: String::new(),
