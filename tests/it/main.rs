@@ -12,6 +12,7 @@ mod copies;
 mod density;
 mod examples;
 mod flask;
+mod hostile;
 mod http;
 mod image_cache;
 mod isolation;

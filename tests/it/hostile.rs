@@ -1,0 +1,239 @@
+//! Two tenants on one machine: one tries everything, the other must not notice.
+//!
+//! While each attack runs, the victim is asked again and again, one request after the other. None of them may fail, or take
+//! longer than `LATEST`, which is far beyond what a busy machine needs and far below what waiting for an attacker would take.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::server::{Server, app_folder, folder};
+
+/// How long any request of the victim's may take.
+const LATEST: Duration = Duration::from_secs(5);
+
+/// The attacker's time limit: longer than an attack takes that ends by another limit, on a busy machine too.
+const LIMIT: &str = "5s";
+
+const PASSWORD: &str = "the victim's own secret";
+
+struct Tenants {
+    hostile: Server,
+    victim: Server,
+}
+
+impl Tenants {
+    fn start() -> Self {
+        let root = app_folder("victim");
+        let victim = folder(&format!(
+            "[listen]\nhttp = \"127.0.0.1:0\"\n[app]\nname = \"victim\"\nroot = {root:?}\nwsgi-file = \"app.py\"\n\
+             workers = 1\n[app.env]\nPASSWORD = {{ value = \"${{PASSWORD}}\", secret = true }}\n\
+             [files]\n\"/data\" = {{ path = \"data\", write = true, quota = \"1MiB\" }}\n"
+        ));
+        fs::write(victim.path().join("data/count"), "0").expect("write");
+        let root = app_folder("hostile");
+        let hostile = folder(&format!(
+            "[listen]\nhttp = \"127.0.0.1:0\"\n[app]\nname = \"hostile\"\nroot = {root:?}\nwsgi-file = \"app.py\"\n\
+             workers = 4\n[limits]\ntime = \"{LIMIT}\"\nmemory = \"96MiB\"\ntemp = \"4MiB\"\ntemp-files = 40\n\
+             open-files = 100\nreply-size = \"1MiB\"\nwrite-time = \"2s\"\n\
+             [files]\n\"/data\" = {{ path = \"data\", write = true, quota = \"4MiB\", max-files = 40 }}\n"
+        ));
+        // What a tenant with access to its own folder can put there.
+        symlink(victim.path(), hostile.path().join("data/neighbour")).expect("symlink");
+        symlink("/", hostile.path().join("data/everything")).expect("symlink");
+        let victim = Server::start_in(victim, |command| {
+            command.env("PASSWORD", PASSWORD);
+        });
+        let hostile = Server::start_in(hostile, |command| {
+            command.env("OPERATOR_SECRET", "the operator's own secret");
+        });
+        Self { hostile, victim }
+    }
+
+    /// Asks the victim for as long as `attack` takes, and at least a few times.
+    #[track_caller]
+    fn while_victim_is_served<T: Send>(&self, attack: impl FnOnce(&Server) -> T + Send) -> T {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let running = scope.spawn(|| {
+                let result = attack(&self.hostile);
+                over.store(true, Relaxed);
+                result
+            });
+            let mut asked = 0;
+            while asked < 5 || !(over.load(Relaxed) || running.is_finished()) {
+                let before = Instant::now();
+                let reply = self.victim.get("/").expect(200);
+                assert!(before.elapsed() < LATEST, "{:?}", before.elapsed());
+                assert!(
+                    reply.text().ends_with(&format!(" {}", PASSWORD.len())),
+                    "{}",
+                    reply.text()
+                );
+                asked += 1;
+                thread::sleep(Duration::from_millis(20));
+            }
+            running.join().expect("the attack is over")
+        })
+    }
+
+    /// What an attack gets for an answer that is let through.
+    #[track_caller]
+    fn attack(&self, path: &str) -> String {
+        self.while_victim_is_served(|hostile| hostile.get(path).expect(200).text())
+    }
+
+    /// On four workers at once; the statuses.
+    #[track_caller]
+    fn attack_with_all(&self, path: &str) -> Vec<u16> {
+        self.while_victim_is_served(|hostile| {
+            thread::scope(|scope| {
+                let attacks: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| hostile.get(path).status()))
+                    .collect();
+                attacks.into_iter().map(|it| it.join().expect("asks")).collect()
+            })
+        })
+    }
+
+    /// Bytes and names in the attacker's folder.
+    fn taken(&self) -> (u64, usize) {
+        fn walk(folder: &std::path::Path) -> (u64, usize) {
+            let mut all = (0, 0);
+            for entry in fs::read_dir(folder).expect("folder").flatten() {
+                let seen = entry.metadata().expect("metadata");
+                let (bytes, names) = match seen.is_dir() {
+                    true => walk(&entry.path()),
+                    false => (if seen.is_file() { seen.len() } else { 0 }, 0),
+                };
+                all = (all.0 + bytes, all.1 + names + 1);
+            }
+            all
+        }
+        walk(&self.hostile.dir.path().join("data"))
+    }
+}
+
+#[test]
+fn time_and_memory_of_a_neighbour_are_its_own() {
+    let tenants = Tenants::start();
+    assert_eq!(tenants.attack_with_all("/cpu"), [504; 4]);
+    let statuses = tenants.attack_with_all("/memory");
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 500 | 504)),
+        "{statuses:?}"
+    );
+    assert_eq!(tenants.attack("/recursion"), "RecursionError");
+    let said = tenants.while_victim_is_served(|hostile| hostile.get("/c_recursion").status());
+    assert!(matches!(said, 200 | 500 | 504), "{said}");
+}
+
+#[test]
+fn disk_and_descriptors_end_at_their_quotas() {
+    let tenants = Tenants::start();
+    for (path, said) in [
+        ("/disk", "ENOSPC"),
+        ("/hole", "ENOSPC"),
+        ("/nameless", "ENOSPC"),
+        ("/temp", "ENOSPC"),
+        ("/files", "ENOSPC"),
+        ("/folders", "ENOSPC"),
+        ("/descriptors", "EMFILE"),
+    ] {
+        assert_eq!(tenants.attack(path), said, "{path}");
+        let (bytes, names) = tenants.taken();
+        assert!(
+            bytes <= 4 << 20 && names <= 40,
+            "{path}: {bytes} bytes, {names} names"
+        );
+    }
+}
+
+#[test]
+fn replies_without_end_are_cut() {
+    let tenants = Tenants::start();
+    let reply = tenants.while_victim_is_served(|hostile| hostile.get("/endless"));
+    assert!(
+        !reply.complete && reply.body.len() <= 1 << 20,
+        "{}",
+        reply.body.len()
+    );
+    let reply = tenants.while_victim_is_served(|hostile| hostile.get("/slow"));
+    assert!(!reply.complete);
+    // A client of its own that takes nothing holds one of its own workers, until write-time.
+    tenants.while_victim_is_served(|hostile| {
+        let mut client = hostile.connect();
+        client.send("GET /endless HTTP/1.1\r\nHost: test\r\n\r\n");
+        thread::sleep(Duration::from_secs(1));
+        hostile.get("/chance").expect(200);
+    });
+}
+
+#[test]
+fn heads_beyond_measure_are_refused() {
+    let tenants = Tenants::start();
+    tenants.while_victim_is_served(|hostile| {
+        let huge = format!("X-Huge: {}\r\n", "x".repeat(70_000));
+        hostile.request("GET", "/chance", &huge, b"").expect(431);
+        let many = "X-Many: x\r\n".repeat(5_000);
+        hostile.request("GET", "/chance", &many, b"").expect(431);
+    });
+}
+
+#[test]
+fn nothing_of_a_neighbour_or_the_host_can_be_read() {
+    let tenants = Tenants::start();
+    let victim = tenants.victim.dir.path().display().to_string();
+    let there = format!("{victim}/data/count");
+    let missing = format!("{victim}/data/missing");
+    for path in [
+        &*there,
+        "/data/neighbour/data/count",
+        "/data/everything/etc/passwd",
+        "/data/../../etc/passwd",
+        "/app/../victim/app.py",
+        "/proc/self/environ",
+        "/proc/self/mem",
+        "/proc/1/environ",
+        "/dev/mem",
+        "/etc/passwd",
+    ] {
+        for attack in ["read", "link", "hard_link"] {
+            let said = tenants.attack(&format!("/{attack}/{}", path.replace('/', "%2F")));
+            assert!(
+                said.len() < 20 && said.starts_with('E'),
+                "{attack} {path}: {said}"
+            );
+        }
+    }
+    // Not even whether it is there.
+    let look = |path: &str| tenants.attack(&format!("/look/{}", path.replace('/', "%2F")));
+    assert_eq!(look(&there), look(&missing));
+    assert_eq!(
+        look("/data/neighbour/data/count"),
+        look("/data/neighbour/data/missing")
+    );
+    let environment = tenants.attack("/environment");
+    assert!(!environment.contains("secret"), "{environment}");
+    assert_eq!(tenants.attack("/sockets"), "nothing");
+    assert_eq!(tenants.attack("/processes"), "nothing");
+    assert_ne!(tenants.attack("/chance"), tenants.attack("/chance"));
+}
+
+#[test]
+fn the_log_is_neither_flooded_nor_forged() {
+    let tenants = Tenants::start();
+    let mark = tenants.hostile.log.mark();
+    assert_eq!(tenants.attack("/forge"), "forged");
+    tenants.hostile.log.wait_for(mark, "GET /forge ");
+    for line in tenants.hostile.log.since(mark) {
+        assert!(
+            !line.starts_with("127.0.0.1 - - [01/Jan/2030") && !line.starts_with("app victim"),
+            "{line}"
+        );
+        assert!(!line.contains(['\x1b', '\0', '\r', '\u{2028}']), "{line:?}");
+    }
+    assert_eq!(tenants.attack("/flood"), "flooded");
+}
