@@ -143,6 +143,8 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
             .flatten()
             .cloned()
             .collect(),
+        access_log: matches.try_get_one("access-log").ok().flatten().cloned(),
+        log_file: matches.try_get_one("log-file").ok().flatten().cloned(),
         limits: LIMITS
             .iter()
             .filter_map(|key| Some((key, text(key.name)?)))

@@ -7,11 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::Handle;
-use wasgi_config::Isolation;
+use wasgi_config::{AccessFormat, Isolation, Logging};
 use wasgi_engine::Engine;
-use wasgi_server::{
-    AccessFormat, Budget, Generation, Inherited, Log, Pool, Routes, Server, Site, Threads, Workers,
-};
+use wasgi_server::{Budget, Generation, Inherited, Log, Pool, Routes, Server, Site, Threads, Workers};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -53,8 +51,14 @@ pub(crate) fn command() -> Command {
                 .long("access-log")
                 .value_name("FORMAT")
                 .value_parser(AccessFormat::NAMES)
-                .default_value("combined")
-                .help("A line on standard error for each request; with +bill it tells what the request cost: CPU time, memory, pages written and the rewind")
+                .help("A line for each request; with +bill it tells what the request cost: CPU time, memory, pages written and the rewind [default: combined]")
+                .help_heading("Log"),
+        )
+        .arg(
+            Arg::new("log-file")
+                .long("log-file")
+                .value_name("FILE")
+                .help("Where lines go instead of standard error; with {app} in its name, those of each app. SIGUSR1 opens it anew")
                 .help_heading("Log"),
         )
         .arg(service::pidfile_option())
@@ -66,10 +70,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let chosen = app_options::choose(matches)?;
     // Before there are threads.
     let inherited = Inherited::take().context("cannot take over the sockets handed over")?;
-    let format = matches
-        .get_one::<String>("access-log")
-        .and_then(|name| name.parse::<AccessFormat>().ok());
-    let log = Log::to_stderr(format.unwrap_or_default()).context("cannot start the log")?;
+    let log = Log::start(&chosen.config.log).with_context(|| cannot_log(&chosen.config.log))?;
     let engine = interpreter::engine(matches)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
     let served = threads.block_on(serve(
@@ -138,4 +139,11 @@ fn raise_open_files() {
     };
     // Going on with what there is: the limit is told by whoever meets it.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+}
+
+fn cannot_log(log: &Logging) -> String {
+    match &log.file {
+        Some(file) => format!("cannot write to the log file {}", file.display()),
+        None => "cannot start the log".to_owned(),
+    }
 }

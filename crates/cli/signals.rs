@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks the server to stop, a second ends it at once.
+//! SIGTERM and SIGINT: the first asks the server to stop, a second ends it at once. SIGUSR1 has log files opened anew.
 
 use std::io;
 use std::process;
@@ -18,17 +18,24 @@ use wasgi_server::Log;
 /// When the thread cannot be started, or the system refuses to hand over signals.
 pub(crate) fn first(log: Log) -> io::Result<oneshot::Receiver<()>> {
     let runtime = Builder::new_current_thread().enable_io().build()?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut reopen) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::user_defined1())?,
+        )
     };
     let (tell, told) = oneshot::channel();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
             let mut next = async || {
-                tokio::select! {
-                    _ = terminate.recv() => SignalKind::terminate(),
-                    _ = interrupt.recv() => SignalKind::interrupt(),
+                loop {
+                    tokio::select! {
+                        _ = terminate.recv() => return SignalKind::terminate(),
+                        _ = interrupt.recv() => return SignalKind::interrupt(),
+                        _ = reopen.recv() => log.reopen(),
+                    }
                 }
             };
             next().await;

@@ -171,6 +171,8 @@ mod tests {
                 quota: Some(1 << 20),
                 max_files: None,
             }],
+            log: wasgi_config::Logging::default(),
+            trace: None,
         };
         let spec = spec(&config);
         assert_eq!(spec.sys_path, ["/app", "/app/packages", "/path/1", "/app"]);

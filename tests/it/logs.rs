@@ -1,7 +1,16 @@
 //! The log: what the app says, marked and made harmless, and a line for each request.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::LazyLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
+use crate::client::PATIENCE;
 use crate::server::{Server, config, folder, wasgi};
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&config("talkative", "workers = 1")));
@@ -104,9 +113,11 @@ fn overlong_lines_are_bounded() {
 
 #[test]
 fn a_flood_does_not_stop_the_server() {
-    SERVER.get("/flood").expect(200);
+    // Its own: the flood takes what the other tests' lines would need.
+    let server = Server::start(&config("talkative", "workers = 1"));
+    server.get("/flood").expect(200);
     for _ in 0..3 {
-        SERVER.get("/quiet").expect(200);
+        server.get("/quiet").expect(200);
     }
 }
 
@@ -217,6 +228,99 @@ fn access_lines_can_be_json_or_off() {
     server.get("/printing").expect(200);
     server.log.wait_for(mark, "one printed line");
     assert!(!server.log.has(mark, "/quiet"), "{}", server.log.all());
+}
+
+/// Waits until a file has `text` in it.
+#[track_caller]
+fn in_file(path: &Path, text: &str) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let all = fs::read_to_string(path).unwrap_or_default();
+        if all.contains(text) {
+            return all;
+        }
+        assert!(Instant::now() < end, "no {text:?} in {}: {all}", path.display());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_app_has_a_file_of_its_own_that_is_opened_anew_when_asked() {
+    let logs = tempfile::tempdir().unwrap();
+    let (path, moved) = (logs.path().join("talkative.log"), logs.path().join("moved"));
+    let table = format!(
+        "workers = 1\n[log]\nfile = {:?}\naccess = {{ format = '%(method) %(uri) \"%(uagent)\" %(status) %(rsize)' }}",
+        logs.path().join("{app}.log")
+    );
+    let server = Server::start(&config("talkative", &table));
+    server
+        .request("GET", "/printing?a", "User-Agent: \"x\r\n", b"")
+        .expect(200);
+    let all = in_file(&path, "GET /printing?a");
+    assert!(all.contains("one printed line"), "{all}");
+    assert!(all.contains("GET /printing?a \"\\x22x\" 200 2\n"), "{all}");
+    assert!(!server.log.all().contains("one printed line"));
+
+    fs::rename(&path, &moved).unwrap();
+    server.signal(Signal::USR1);
+    let end = Instant::now() + PATIENCE;
+    while !path.exists() {
+        server.get("/quiet?again").expect(200);
+        assert!(Instant::now() < end);
+    }
+    let all = in_file(&path, "GET /quiet?again");
+    assert!(!all.contains("/printing"), "{all}");
+
+    // Where it cannot be written, requests go on, and it is told once.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let mark = server.log.mark();
+    let end = Instant::now() + PATIENCE;
+    while !server.log.has(mark, "error: the log cannot be written to") {
+        server.get("/quiet").expect(200);
+        assert!(Instant::now() < end, "{}", server.log.all());
+    }
+    fs::remove_dir(&path).unwrap();
+    while !server.log.has(mark, "again; ") {
+        server.get("/quiet").expect(200);
+        assert!(Instant::now() < end, "{}", server.log.all());
+    }
+    in_file(&path, "lost before the last ones: they could not be written");
+    assert_eq!(server.log.since(mark).len(), 2, "{}", server.log.all());
+}
+
+#[test]
+fn a_log_file_takes_all_lines() {
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("all.log");
+    let dir = folder(&config("talkative", "workers = 1"));
+    let run = crate::server::run(
+        wasgi()
+            .current_dir(dir.path())
+            .args(["serve", "--log-file", "nowhere/all.log"]),
+        Duration::from_secs(30),
+    );
+    assert_eq!(run.code(), 2, "{}", run.stderr);
+    assert!(
+        run.stderr
+            .contains("--log-file: the folder of `nowhere/all.log` is not there"),
+        "{}",
+        run.stderr
+    );
+    let mut child = wasgi()
+        .current_dir(dir.path())
+        .args(["serve", "--log-file"])
+        .arg(&path)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let all = in_file(&path, "listening on http://127.0.0.1:");
+    assert!(all.contains("app talkative printed while importing"), "{all}");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::log::Logging;
 use crate::route::Route;
+use crate::trace::Tracing;
 
 /// One `app.toml`, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,10 @@ pub struct Config {
     pub limits: Limits,
     /// `[files]`: what of the host the app may touch beside its own code.
     pub files: Vec<Grant>,
+    /// `[log]`: where lines go, and what is told of requests.
+    pub log: Logging,
+    /// `[trace]`: where spans go; `None` without it.
+    pub trace: Option<Tracing>,
 }
 
 /// `[app]`.

@@ -29,10 +29,13 @@ const TABLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("listen", &["http"]),
+    ("log", crate::log::KEYS),
+    ("trace", crate::trace::KEYS),
 ];
 
 /// What other servers call the same thing.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("accesslog", "log", "access"),
     ("address", "listen", "http"),
     ("application", "app", "module"),
     ("bind", "listen", "http"),
@@ -43,6 +46,9 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("host", "listen", "http"),
     ("httpsocket", "listen", "http"),
     ("limitas", "limits", "memory"),
+    ("logformat", "log", "access"),
+    ("logmaxsize", "log", "rotate-size"),
+    ("logto", "log", "file"),
     ("port", "listen", "http"),
     ("processes", "app", "workers"),
     ("pythonhome", "app", "venv"),
@@ -68,7 +74,7 @@ fn keys(table: &str) -> Vec<&'static str> {
 
 /// What to write instead of the unknown `key` in `[table]`, or at the top when `table` is empty.
 pub(crate) fn hint(table: &str, key: &str) -> String {
-    const NAMES: &[&str] = &["app", "listen", "limits", "files"];
+    const NAMES: &[&str] = &["app", "listen", "limits", "log", "trace", "files"];
     let typed = plain(key);
     if table.is_empty()
         && let Some(name) = NAMES.iter().find(|name| near(&typed, name))
@@ -90,7 +96,7 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
         };
     }
     match table {
-        "" => "the tables are [app], [app.env], [listen], [limits] and [files]".to_owned(),
+        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace] and [files]".to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
     }
 }
@@ -108,6 +114,8 @@ pub(crate) fn server_hint(key: &str) -> String {
         "builders",
         "listen",
         "limits",
+        "log",
+        "trace",
         "defaults",
         "caps",
         "app",
@@ -171,7 +179,7 @@ mod tests {
             (
                 "",
                 "quux",
-                "the tables are [app], [app.env], [listen], [limits] and [files]",
+                "the tables are [app], [app.env], [listen], [limits], [log], [trace] and [files]",
             ),
             ("listen", "quux", "the keys of [listen] are http"),
         ] {

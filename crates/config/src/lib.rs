@@ -7,6 +7,8 @@ mod address;
 mod config;
 mod keys;
 mod limits;
+mod log;
+mod log_format;
 mod overrides;
 mod problem;
 mod quota;
@@ -14,6 +16,7 @@ mod raw;
 mod resolve;
 mod route;
 mod server;
+mod trace;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +25,8 @@ use std::{fs, io};
 pub use address::{Address, AddressError, Passed};
 pub use config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
 pub use limits::{LIMITS, LimitKey};
+pub use log::{APP, AccessFormat, LogTo, Logging};
+pub use log_format::{Field, FormatError, LogFormat, Piece, Scale};
 pub use overrides::Overrides;
 pub use problem::Errors;
 use problem::{Place, Problem};
@@ -29,6 +34,7 @@ use raw::Raw;
 use resolve::Resolver;
 pub use route::{Host, Route, RouteError};
 pub use server::{ServerConfig, Tenant, load_server};
+pub use trace::Tracing;
 
 /// Reads the file, if one is named, puts the options over it and resolves the whole.
 ///

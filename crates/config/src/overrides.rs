@@ -36,6 +36,10 @@ pub struct Overrides {
     pub env: Vec<String>,
     /// `--http`; any replace the file's.
     pub http: Vec<String>,
+    /// `--access-log`; replaces the file's format.
+    pub access_log: Option<String>,
+    /// `--log-file`; replaces the file's `to` as well.
+    pub log_file: Option<String>,
     /// `--time` and the others of [`crate::LIMITS`].
     pub limits: Vec<(&'static LimitKey, String)>,
     /// `--dir HOST::GUEST[:rw]`; joined with `[files]`.
@@ -92,6 +96,14 @@ impl Overrides {
                     .map(|address| at("--http", address.clone()))
                     .collect(),
             );
+        }
+        if let Some(format) = &self.access_log {
+            raw.log.access = Some(at("--access-log", format.clone()));
+            raw.log.format = None;
+        }
+        if let Some(file) = &self.log_file {
+            raw.log.file = Some(at("--log-file", file.clone()));
+            raw.log.to = None;
         }
         for (key, value) in &self.limits {
             raw.limits.retain(|(other, _)| other.name != key.name);

@@ -5,8 +5,10 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
+use crate::log::RawLog;
 use crate::problem::{At, Place, Problem};
 use crate::quota::{self, RawQuota};
+use crate::trace::RawTrace;
 
 /// What was typed, from the file and from options.
 #[derive(Default)]
@@ -33,6 +35,8 @@ pub(crate) struct Raw {
     pub http: Option<Vec<At<String>>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
+    pub log: RawLog,
+    pub trace: RawTrace,
     /// Line of `[app]`, to blame for what is missing from it.
     pub app_line: Option<usize>,
     /// Keys whose value had the wrong type: typed, so not to be called missing.
@@ -183,7 +187,7 @@ impl Reader<'_> {
         for (name, value) in document {
             let table = name.get_ref().as_ref();
             match table {
-                "app" | "listen" | "limits" | "files" => {}
+                "app" | "listen" | "limits" | "log" | "trace" | "files" => {}
                 _ => {
                     self.unknown("", name);
                     continue;
@@ -197,6 +201,8 @@ impl Reader<'_> {
                     "app" => self.app(key, value),
                     "listen" => self.listen(key, value),
                     "limits" => self.limit(key, value),
+                    "log" => self.log(key, value),
+                    "trace" => self.trace(key, value),
                     _ => self.grant(key, value),
                 }
             }

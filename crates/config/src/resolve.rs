@@ -59,6 +59,8 @@ impl Resolver<'_> {
         let (env, secrets) = self.environment(raw);
         let http = self.addresses(raw);
         let limits = self.limits(raw);
+        let log = self.log(&raw.log);
+        let trace = self.trace(&raw.trace);
         let files = self.grants(raw, &["/app", "/tmp"]);
         for (grant, typed) in &files {
             let code = root
@@ -102,6 +104,8 @@ impl Resolver<'_> {
             listen: Listen { http },
             limits,
             files: files.into_iter().map(|(grant, _)| grant).collect(),
+            log,
+            trace,
         })
     }
 
@@ -547,7 +551,7 @@ impl Resolver<'_> {
         None
     }
 
-    fn base(&self, at: &At<String>) -> &Path {
+    pub(crate) fn base(&self, at: &At<String>) -> &Path {
         match (&self.file_folder, at.place) {
             (Some(folder), Place::Line(_)) => folder,
             _ => &self.current,

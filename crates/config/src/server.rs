@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use crate::config::{Config, Limits, Listen};
 use crate::limits::LimitKey;
+use crate::log::Logging;
 use crate::problem::{At, Errors, Place, Problem};
 use crate::raw::{self, Raw};
 use crate::resolve::{EnvLookup, Resolver, folder_name};
 use crate::route::{self, Host, Route};
+use crate::trace::Tracing;
 use crate::units::Unit;
 use crate::unreadable;
 use read::RawServer;
@@ -28,6 +30,10 @@ pub struct ServerConfig {
     pub listen: Listen,
     /// `[limits]`: what concerns connections.
     pub limits: Limits,
+    /// `[log]`: where the lines of all apps go, and what is told of requests.
+    pub log: Logging,
+    /// `[trace]`: where spans go; `None` without it.
+    pub trace: Option<Tracing>,
     /// `memory`: for the instances of all apps together, in bytes; `None` for no bound.
     pub memory: Option<u64>,
     /// `idle-timeout`: an instance without a request for so long is given up; `None` for never.
@@ -146,6 +152,8 @@ impl Resolver<'_> {
             http: self.addresses(&raw),
         };
         let limits = self.limits(&raw);
+        let log = self.log(&raw.log);
+        let trace = self.trace(&raw.trace);
         if !self.problems.is_empty() {
             return None;
         }
@@ -153,6 +161,8 @@ impl Resolver<'_> {
             patterns,
             listen,
             limits,
+            log,
+            trace,
             memory: memory.filter(|memory| *memory > 0),
             idle_timeout: idle.filter(|idle| *idle > 0).map(Duration::from_millis),
             builders: builders.and_then(|count| usize::try_from(count).ok()),
@@ -274,7 +284,8 @@ impl ServerConfig {
 
     /// What is the operator's to say.
     fn refused(&self, raw: &mut Raw, name: &str, pinned: bool) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = raw.log.refused();
+        problems.extend(raw.trace.refused());
         if let Some(at) = raw.http.take().and_then(|typed| typed.into_iter().next()) {
             problems.push(at.problem(
                 "where the server listens is the operator's to say",

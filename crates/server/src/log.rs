@@ -7,9 +7,14 @@ mod access;
 mod app;
 mod batch;
 mod bucket;
+mod datagram;
 mod date;
 mod desk;
 mod escape;
+mod file;
+#[cfg(test)]
+mod forgery;
+mod format;
 mod recent;
 mod sink;
 
@@ -17,19 +22,23 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+pub use wasgi_config::AccessFormat;
+use wasgi_config::{APP, LogTo, Logging};
 use wasgi_engine::AppLog;
 
 pub(crate) use access::Access;
-pub use access::AccessFormat;
 use app::App;
 use batch::{Line, Severity};
 use bucket::Verdict;
+use datagram::Datagrams;
 use date::DateCache;
 use desk::{Desk, Share};
 use escape::escape;
+use file::{LogFile, Rotation};
 pub use recent::Tail;
 use sink::{Sink, Stream};
 
@@ -53,8 +62,18 @@ pub struct Log {
 
 struct Front {
     desk: Arc<Desk>,
+    /// Where the lines of apps wait, if they have files of their own.
+    files: Option<Files>,
     apps: RwLock<HashMap<Arc<str>, Arc<App>>>,
     format: AccessFormat,
+}
+
+/// A file per app. Its desk has a thread of its own: a terminal that hangs does not keep lines from the files.
+struct Files {
+    desk: Arc<Desk>,
+    /// With [`APP`] in it.
+    path: PathBuf,
+    rotation: Option<Rotation>,
 }
 
 thread_local! {
@@ -68,12 +87,47 @@ impl Log {
     /// # Errors
     /// As [`to`](Self::to).
     pub fn to_stderr(format: AccessFormat) -> io::Result<Self> {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self::to(
-            Box::new(io::stderr()),
-            format,
-            io::stderr().is_terminal() && !plain,
-        )
+        Self::to(Box::new(io::stderr()), format, is_colourful())
+    }
+
+    /// The log that the configuration asks for.
+    ///
+    /// # Errors
+    /// When its file cannot be opened, or a thread cannot be started.
+    pub fn start(settings: &Logging) -> io::Result<Self> {
+        let rotation = settings.rotate_size.map(|size| Rotation {
+            size,
+            keep: settings.rotate_keep,
+        });
+        let is_per_app = |path: &&PathBuf| path.to_string_lossy().contains(APP);
+        let sink: Box<dyn Sink> = match (&settings.file, settings.to) {
+            (Some(path), _) if !is_per_app(&path) => {
+                let mut file = LogFile::new(path.clone(), rotation);
+                file.open()?;
+                Box::new(file)
+            }
+            (_, LogTo::Stderr) => Box::new(Stream(Box::new(io::stderr()))),
+            (_, LogTo::Syslog) => Box::new(Datagrams::syslog()),
+            (_, LogTo::Journald) => Box::new(Datagrams::journal()),
+        };
+        let files = match settings.file.as_ref().filter(is_per_app) {
+            Some(path) => Some(Files {
+                desk: Desk::open(None, false, Box::new(io::stderr()))?,
+                path: path.clone(),
+                rotation,
+            }),
+            None => None,
+        };
+        // No other sink asks for colour.
+        let colour = settings.to == LogTo::Stderr && sink.name().is_none() && is_colourful();
+        Ok(Self {
+            front: Arc::new(Front {
+                desk: Desk::open(Some(sink), colour, Box::new(io::stderr()))?,
+                files,
+                apps: RwLock::default(),
+                format: settings.access.clone(),
+            }),
+        })
     }
 
     /// A log to any writer. It is written to from a thread of its own.
@@ -85,6 +139,7 @@ impl Log {
         Ok(Self {
             front: Arc::new(Front {
                 desk: Desk::open(Some(sink), colour, Box::new(io::stderr()))?,
+                files: None,
                 apps: RwLock::default(),
                 format,
             }),
@@ -138,12 +193,13 @@ impl Log {
 
     /// Opens files anew, so that those that were moved away stay as they are.
     pub fn reopen(&self) {
-        self.front.desk.reopen();
+        self.front.desks().for_each(|desk| desk.reopen());
     }
 
     /// Waits until all lines have been written, but not longer than `most`.
     pub fn flush(&self, most: Duration) {
-        self.front.desk.flush(Instant::now() + most);
+        let end = Instant::now() + most;
+        self.front.desks().for_each(|desk| desk.flush(end));
     }
 
     /// A warning about a request to an app: one of the app's lines, since the app may have any number of them.
@@ -155,8 +211,8 @@ impl Log {
     }
 
     pub(crate) fn access(&self, access: &Access<'_>) {
-        let format = self.front.format;
-        if format == AccessFormat::Off {
+        let format = &self.front.format;
+        if *format == AccessFormat::Off {
             return;
         }
         let app = access.app.map(|name| self.of(name));
@@ -173,7 +229,10 @@ impl Log {
                 id: Some(access.id),
             };
             let place = app.as_ref().map_or(0, |app| app.place);
-            self.front.desk.push(place, Share::Access, &line);
+            let desk = app
+                .as_ref()
+                .map_or(&self.front.desk, |_| self.front.desk_of_apps());
+            desk.push(place, Share::Access, &line);
         });
     }
 
@@ -190,8 +249,14 @@ impl Log {
         }
         let mut apps = apps.write().unwrap_or_else(PoisonError::into_inner);
         let app = apps.entry(name.into()).or_insert_with(|| {
-            let app = App::new(name, 0);
-            self.front.desk.know(&app);
+            let place = self.front.files.as_ref().map_or(0, |files| {
+                let path = files.path.to_string_lossy().replace(APP, name);
+                files
+                    .desk
+                    .add(Box::new(LogFile::new(path.into(), files.rotation)))
+            });
+            let app = App::new(name, place);
+            self.front.desk_of_apps().know(&app);
             app
         });
         Arc::clone(app)
@@ -231,7 +296,7 @@ impl Log {
             Verdict::Passes => {}
             Verdict::HeldBack { first } => {
                 if first {
-                    self.front.desk.report(app, now);
+                    self.front.desk_of_apps().report(app, now);
                 }
                 return;
             }
@@ -246,7 +311,7 @@ impl Log {
                 app: Some(&app.name),
                 id,
             };
-            self.front.desk.push(app.place, Share::App(app), &line);
+            self.front.desk_of_apps().push(app.place, Share::App(app), &line);
         });
     }
 
@@ -257,6 +322,25 @@ impl Log {
             with(line, dates);
         });
     }
+}
+
+impl Front {
+    fn desks(&self) -> impl Iterator<Item = &Arc<Desk>> {
+        [&self.desk]
+            .into_iter()
+            .chain(self.files.iter().map(|files| &files.desk))
+    }
+
+    /// The desk whose places apps have.
+    fn desk_of_apps(&self) -> &Arc<Desk> {
+        self.files.as_ref().map_or(&self.desk, |files| &files.desk)
+    }
+}
+
+/// Whether standard error shows colours, and is to.
+fn is_colourful() -> bool {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !plain
 }
 
 fn marked(
@@ -280,7 +364,7 @@ impl fmt::Debug for Log {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        self.desk.close();
+        self.desks().for_each(|desk| desk.close());
     }
 }
 
@@ -471,6 +555,42 @@ mod tests {
         let report = format!("app loud: suppressed {held_back} lines ({kib} KiB) in the last second\n");
         assert!(told.contains(&report), "{told}");
         assert!(told.contains("app quiet heard\n"));
+    }
+
+    #[test]
+    fn a_destination_that_fails_is_told_and_recovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let settings = Logging {
+            file: Some(inner.join("{app}.log")),
+            ..Logging::default()
+        };
+        let log = Log::start(&settings).unwrap();
+        let (broken, whole) = (log.app("broken"), log.app("whole"));
+        std::fs::create_dir(inner.join("broken.log")).unwrap();
+        let second = Duration::from_secs(1);
+        for number in 0..100 {
+            broken.line(None, &format!("lost {number}"));
+            whole.line(None, &format!("{number}"));
+        }
+        log.flush(10 * second);
+        std::fs::remove_dir(inner.join("broken.log")).unwrap();
+        broken.line(None, "kept");
+        log.flush(10 * second);
+        let read = |name: &str| std::fs::read_to_string(inner.join(name)).unwrap();
+        assert_eq!(read("whole.log").lines().count(), 100);
+        assert_eq!(
+            read("broken.log"),
+            "app broken kept\nwarning: 100 log lines lost before the last ones: they could not be written\n"
+        );
+        // Moved away, as logrotate does.
+        std::fs::rename(inner.join("whole.log"), inner.join("whole.old")).unwrap();
+        log.reopen();
+        log.flush(10 * second);
+        whole.line(None, "new");
+        log.flush(10 * second);
+        assert_eq!(read("whole.log"), "app whole new\n");
     }
 
     #[test]

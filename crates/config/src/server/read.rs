@@ -18,7 +18,7 @@ pub(super) struct RawServer {
     pub memory: Option<At<String>>,
     pub idle_timeout: Option<At<String>>,
     pub builders: Option<At<i64>>,
-    /// `[listen]` and `[limits]`.
+    /// `[listen]`, `[limits]`, `[log]` and `[trace]`.
     pub raw: Raw,
     /// `[defaults]` and `[defaults.limits]`.
     pub defaults: Raw,
@@ -70,6 +70,18 @@ impl RawServer {
                         reader.limit(key, value);
                     }
                     self.raw.limits = std::mem::take(&mut reader.raw.limits);
+                }
+                "log" => {
+                    for (key, value) in reader.table(key, value) {
+                        reader.log(key, value);
+                    }
+                    self.raw.log = std::mem::take(&mut reader.raw.log);
+                }
+                "trace" => {
+                    for (key, value) in reader.table(key, value) {
+                        reader.trace(key, value);
+                    }
+                    self.raw.trace = std::mem::take(&mut reader.raw.trace);
                 }
                 "defaults" => self.defaults(reader, value),
                 "caps" => self.caps(reader, value),

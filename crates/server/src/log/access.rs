@@ -1,59 +1,15 @@
 //! The access log: one line per request, when its reply has gone out or its peer has.
 
 use std::fmt::Write;
-use std::str::FromStr;
 use std::time::Duration;
 
+use wasgi_config::AccessFormat;
 use wasgi_protocol::http::Head;
 
 use super::date::DateCache;
 use super::escape::{json, quoted};
 use crate::bill::Cost;
 use crate::request_id::RequestId;
-
-/// How access lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccessFormat {
-    /// Not at all.
-    Off,
-    /// The combined log format, then time, app, worker and request id:
-    /// `127.0.0.1 - - [31/Jul/2026:09:05:00 +0000] "GET / HTTP/1.1" 200 12 "-" "curl/8.5" 1.8ms app=hello worker=1 id=k3j9x2...`
-    #[default]
-    Combined,
-    /// The same, and what the request cost before its id: `cpu=0.812ms memory=42880KiB pages=98 rewind=0.160ms`.
-    CombinedBill,
-    /// A JSON object per line.
-    Json,
-    /// The same with `cpu_ms`, `memory` in bytes, `pages` and `rewind_ms`.
-    JsonBill,
-}
-
-impl AccessFormat {
-    /// The words for each.
-    pub const NAMES: [&str; 5] = ["combined", "combined+bill", "json", "json+bill", "off"];
-
-    pub(crate) fn has_bill(self) -> bool {
-        match self {
-            AccessFormat::CombinedBill | AccessFormat::JsonBill => true,
-            AccessFormat::Off | AccessFormat::Combined | AccessFormat::Json => false,
-        }
-    }
-}
-
-impl FromStr for AccessFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(AccessFormat::Off),
-            "combined" => Ok(AccessFormat::Combined),
-            "combined+bill" => Ok(AccessFormat::CombinedBill),
-            "json" => Ok(AccessFormat::Json),
-            "json+bill" => Ok(AccessFormat::JsonBill),
-            _ => Err(format!("`{text}` is none of {}", Self::NAMES.join(", "))),
-        }
-    }
-}
 
 /// What is told of one request.
 pub(crate) struct Access<'a> {
@@ -76,11 +32,12 @@ pub(crate) struct Access<'a> {
 }
 
 impl Access<'_> {
-    pub(super) fn write(&self, format: AccessFormat, dates: &mut DateCache, line: &mut String) {
+    pub(super) fn write(&self, format: &AccessFormat, dates: &mut DateCache, line: &mut String) {
         match format {
             AccessFormat::Off => {}
             AccessFormat::Combined | AccessFormat::CombinedBill => self.combined(dates, line),
             AccessFormat::Json | AccessFormat::JsonBill => self.json(dates, line),
+            AccessFormat::Custom(format) => self.custom(format, line),
         }
     }
 
@@ -163,7 +120,7 @@ impl Access<'_> {
         let _ = write!(line, ",\"id\":\"{}\"}}", self.id);
     }
 
-    fn field(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
         self.head?.field(name)
     }
 }
@@ -203,7 +160,7 @@ mod tests {
             id: RequestId::random(),
         };
         let (mut line, mut dates) = (String::new(), DateCache::default());
-        access.write(format, &mut dates, &mut line);
+        access.write(&format, &mut dates, &mut line);
         let (date, id) = (dates.common().to_owned(), access.id.to_string());
         line.replace(&date, "DATE")
             .replace(dates.rfc3339(), "DATE")

@@ -35,7 +35,6 @@ pub(super) struct Batch {
 }
 
 /// What a line is.
-#[expect(dead_code, reason = "for destinations that take a line at a time")]
 #[derive(Clone, Debug)]
 pub(super) struct Mark {
     /// Where the line's text ends, before its line end.
@@ -77,7 +76,6 @@ impl Batch {
     }
 
     /// Each line with what it is.
-    #[expect(dead_code, reason = "for destinations that take a line at a time")]
     pub(super) fn marked(&self) -> impl Iterator<Item = (&str, &Mark)> {
         let mut start = 0;
         self.marks.iter().map(move |mark| {

@@ -34,10 +34,26 @@ impl DateCache {
     }
 }
 
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+/// A moment, as in the common log format.
+pub(super) fn common(second: u64) -> String {
+    formats(second).0
+}
+
+/// A moment as C's `ctime` has it: `Fri Jul 31 09:05:00 2026`.
+pub(super) fn ctime(second: u64) -> String {
+    // 1970-01-01 was a Thursday.
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let (year, month, day) = civil(second / 86_400);
+    let (name, month) = (DAYS[(second / 86_400 % 7) as usize], MONTHS[month as usize - 1]);
+    let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
+    format!("{name} {month} {day:2} {hour:02}:{minute:02}:{second:02} {year}")
+}
+
 fn formats(second: u64) -> (String, String) {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
     let (year, month, day) = civil(second / 86_400);
     let (hour, minute, second) = (second / 3600 % 24, second / 60 % 60, second % 60);
     let name = MONTHS[month as usize - 1];
@@ -80,6 +96,8 @@ mod tests {
         ] {
             assert_eq!(formats(second).1, expected);
         }
-        assert_eq!(formats(971_186_136).0, "10/Oct/2000:13:55:36 +0000");
+        assert_eq!(common(971_186_136), "10/Oct/2000:13:55:36 +0000");
+        assert_eq!(ctime(971_186_136), "Tue Oct 10 13:55:36 2000");
+        assert_eq!(ctime(951_782_400), "Tue Feb 29 00:00:00 2000");
     }
 }

@@ -386,7 +386,7 @@ impl Writer {
         batch.clear();
         push_warning(
             batch,
-            &format!("warning: {lost} log lines lost before these: they could not be written"),
+            &format!("warning: {lost} log lines lost before the last ones: they could not be written"),
             marked,
         );
         let _ = sink.write(batch, Instant::now());
