@@ -11,7 +11,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
 use wasgi_engine::{
-    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone,
+    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, FilePart, Instance, Isolation, Limits, Mount, PeerGone,
     PythonFiles, Quota, ReplyHead, ReplySink, Request, RequestBody,
 };
 
@@ -47,6 +47,10 @@ impl ReplySink for Right {
 
     fn chunk(&mut self, data: Bytes, _: bool) {
         assert_eq!(data, EXPECTED);
+    }
+
+    fn file(&mut self, _: FilePart) {
+        panic!("the app sends no files");
     }
 
     fn finish(&mut self) {}

@@ -9,7 +9,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::Handle;
 use wasgi_config::{AccessFormat, Isolation, Logging};
 use wasgi_engine::Engine;
-use wasgi_server::{Budget, Generation, Inherited, Log, Pool, Routes, Server, Site, Threads, Workers};
+use wasgi_server::{
+    Budget, Generation, Inherited, Log, Pool, Routes, Server, Site, StaticFiles, Threads, Workers,
+};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -119,8 +121,9 @@ async fn serve(
         }
         _ = &mut stop => return Ok(()),
     };
+    let statics = StaticFiles::open(&config.statics).map_err(anyhow::Error::from)?;
     let site = Site::new(&config.app.name);
-    site.serve(Generation::new(pool, config.limits.clone()));
+    site.serve(Generation::new(pool, config.limits.clone(), statics));
     let server = Server::new(config.limits.clone(), log.clone());
     let routes = config.app.routes.iter().cloned();
     server.set_routes(Routes::new(routes.map(|route| (route, Arc::clone(&site)))));

@@ -15,6 +15,7 @@ WASGI_IMPORT("entropy") void host_entropy(void *at, int32_t length);
 WASGI_IMPORT("body_read") int32_t host_body_read(void *to, int32_t length);
 WASGI_IMPORT("reply_head") int32_t host_reply_head(const void *block, int32_t length);
 WASGI_IMPORT("reply_body") int32_t host_reply_body(const void *data, int32_t length, int32_t flags);
+WASGI_IMPORT("reply_file") int32_t host_reply_file(int64_t device, int64_t inode, int64_t offset, int64_t length);
 WASGI_IMPORT("tick") int32_t host_tick(void);
 WASGI_IMPORT("file_lock")
 int32_t host_file_lock(int64_t device, int64_t inode, int64_t start, int64_t length, int32_t kind);

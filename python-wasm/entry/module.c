@@ -14,9 +14,10 @@ static PyObject *restore_hook;
 PyObject *wasgi_restore_hook(void) { return restore_hook; }
 
 PyDoc_STRVAR(serve_doc,
-             "serve(application, environ, input, log_exception)\n\n"
+             "serve(application, environ, input, log_exception, file_wrapper)\n\n"
              "Has requests answered by application from now on. Each gets a copy of environ with what is its own, an input()\n"
-             "as wsgi.input, and log_exception(error) for what leaves the application.");
+             "as wsgi.input, and log_exception(error) for what leaves the application. What it returns of type file_wrapper\n"
+             "tells with place() which file the host may send.");
 
 PyDoc_STRVAR(on_restore_doc, "on_restore(function)\n\n"
              "Calls function(secrets) in each instance, before any request; they are (name, value) pairs.");

@@ -128,16 +128,9 @@ static void note_wait(void)
     PyErr_SetRaisedException(error);
 }
 
-int reply_body(PyObject *data, int last)
+/* What became of bytes that the host was to send: 0, or -1 and an exception. */
+static int sent(int32_t result)
 {
-    if (!PyBytes_Check(data)) {
-        PyErr_Format(PyExc_TypeError, "the reply's body must be made of bytes, not %.100s", Py_TYPE(data)->tp_name);
-        return -1;
-    }
-    int32_t result;
-    do {
-        result = host_reply_body(PyBytes_AS_STRING(data), (int32_t)PyBytes_GET_SIZE(data), last ? WASGI_REPLY_LAST : 0);
-    } while (result == -EINTR && PyErr_CheckSignals() == 0);
     if (PyErr_Occurred()) {
         note_wait();
         return -1;
@@ -148,4 +141,28 @@ int reply_body(PyObject *data, int last)
     if (PyErr_CheckSignals() == 0)
         raise_errno(result);
     return -1;
+}
+
+int reply_file(long long device, unsigned long long inode, long long offset, long long length)
+{
+    int32_t result;
+    do {
+        result = host_reply_file(device, (int64_t)inode, offset, length);
+    } while (result == -EINTR && PyErr_CheckSignals() == 0);
+    if (result == -ENOENT && !PyErr_Occurred())
+        return 0;
+    return sent(result) < 0 ? -1 : 1;
+}
+
+int reply_body(PyObject *data, int last)
+{
+    if (!PyBytes_Check(data)) {
+        PyErr_Format(PyExc_TypeError, "the reply's body must be made of bytes, not %.100s", Py_TYPE(data)->tp_name);
+        return -1;
+    }
+    int32_t result;
+    do {
+        result = host_reply_body(PyBytes_AS_STRING(data), (int32_t)PyBytes_GET_SIZE(data), last ? WASGI_REPLY_LAST : 0);
+    } while (result == -EINTR && PyErr_CheckSignals() == 0);
+    return sent(result);
 }

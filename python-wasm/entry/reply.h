@@ -13,6 +13,10 @@ int reply_head(PyObject *status, PyObject *headers);
    what is not bytes, a BrokenPipeError when nobody takes the reply any more. */
 int reply_body(PyObject *data, int last);
 
+/* Has the host send bytes of a file that is open, to which nothing is added. 1 if it does, 0 if it knows no such file, -1 and
+   an exception as reply_body(). */
+int reply_file(long long device, unsigned long long inode, long long offset, long long length);
+
 /* The host answers with a negative errno; the rest of the guest knows errno as libc has it, which on WASI is the same. */
 PyObject *raise_errno(int32_t result);
 

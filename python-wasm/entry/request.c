@@ -14,12 +14,12 @@
 #include "reply.h"
 
 /* What _wasgi.serve() was given. */
-static PyObject *application, *base_environ, *input_type, *log_exception;
+static PyObject *application, *base_environ, *input_type, *log_exception, *file_wrapper;
 
 PyObject *request_serve(PyObject *module, PyObject *args)
 {
-    PyObject *given[4];
-    if (!PyArg_ParseTuple(args, "OO!OO", &given[0], &PyDict_Type, &given[1], &given[2], &given[3]))
+    PyObject *given[5];
+    if (!PyArg_ParseTuple(args, "OO!OOO", &given[0], &PyDict_Type, &given[1], &given[2], &given[3], &given[4]))
         return NULL;
     if (environ_prepare() < 0)
         return NULL;
@@ -27,6 +27,7 @@ PyObject *request_serve(PyObject *module, PyObject *args)
     Py_XSETREF(base_environ, Py_NewRef(given[1]));
     Py_XSETREF(input_type, Py_NewRef(given[2]));
     Py_XSETREF(log_exception, Py_NewRef(given[3]));
+    Py_XSETREF(file_wrapper, Py_NewRef(given[4]));
     Py_RETURN_NONE;
 }
 
@@ -125,6 +126,30 @@ static PyMethodDef start_response_method = {
     PyDoc_STR("start_response(status, headers, exc_info=None)\n\nPEP 3333, \"The start_response() Callable\"."),
 };
 
+/* "Optional Platform-Specific File Handling": has the host send what is left of an ordinary file. 1 if it does, 0 if the
+   wrapper is to be iterated, or -1. */
+static int send_file(struct reply *reply, PyObject *wrapper)
+{
+    PyObject *place = PyObject_CallMethod(wrapper, "place", NULL);
+    if (place == NULL)
+        return -1;
+    int sent = 0;
+    if (place != Py_None && reply->started) {
+        long long device, offset, length;
+        unsigned long long inode;
+        sent = -1;
+        if (PyArg_ParseTuple(place, "LKLL", &device, &inode, &offset, &length)) {
+            sent = reply_file(device, inode, offset, length);
+            if (sent < 0)
+                reply->peer_gone = PyErr_ExceptionMatches(PyExc_BrokenPipeError);
+            else if (sent)
+                reply->head_sent = 1;
+        }
+    }
+    Py_DECREF(place);
+    return sent;
+}
+
 static int finish_response(struct reply *reply, PyObject *result)
 {
     /* "If the iterable returned by the application has a len() of 1, the server can work out the Content-Length." */
@@ -134,6 +159,11 @@ static int finish_response(struct reply *reply, PyObject *result)
         int sent = send_data(reply, data, 1);
         Py_DECREF(data);
         return sent;
+    }
+    if ((PyObject *)Py_TYPE(result) == file_wrapper) {
+        int sent = send_file(reply, result);
+        if (sent != 0)
+            return sent < 0 ? -1 : 0;
     }
     PyObject *iterator = PyObject_GetIter(result), *data;
     if (iterator == NULL)

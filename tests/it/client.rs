@@ -222,6 +222,25 @@ impl Connection {
         true
     }
 
+    /// What has come, waiting until something has.
+    #[track_caller]
+    pub fn some(&mut self) -> Vec<u8> {
+        if self.received.is_empty() {
+            assert!(
+                self.receive(Instant::now() + PATIENCE),
+                "the connection was closed"
+            );
+        }
+        std::mem::take(&mut self.received)
+    }
+
+    /// Whatever comes until the connection ends.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.receive(deadline) {}
+        std::mem::take(&mut self.received)
+    }
+
     fn fill(&mut self, length: usize, deadline: Instant) -> bool {
         while self.received.len() < length {
             if !self.receive(deadline) {

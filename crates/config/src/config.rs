@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::log::Logging;
 use crate::route::Route;
+use crate::static_files::StaticMount;
 use crate::trace::Tracing;
 
 /// One `app.toml`, checked.
@@ -24,6 +25,8 @@ pub struct Config {
     pub log: Logging,
     /// `[trace]`: where spans go; `None` without it.
     pub trace: Option<Tracing>,
+    /// `[static]`: folders that the server answers from itself, longest mount first.
+    pub statics: Vec<StaticMount>,
 }
 
 /// `[app]`.

@@ -2,7 +2,7 @@
 
 use crate::limits::LIMITS;
 
-/// A table and its keys; `app.env` and `files` take any.
+/// A table and its keys; `app.env`, `files` and `static` take any.
 const TABLES: &[(&str, &[&str])] = &[
     (
         "app",
@@ -40,6 +40,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("application", "app", "module"),
     ("bind", "listen", "http"),
     ("chdir", "app", "root"),
+    ("checkstatic", "static", "\"/\" = \"folder\""),
     ("environment", "app", "env"),
     ("harakiri", "limits", "time"),
     ("home", "app", "venv"),
@@ -53,6 +54,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("processes", "app", "workers"),
     ("pythonhome", "app", "venv"),
     ("socket", "listen", "http"),
+    ("staticmap", "static", "\"/static\" = \"static\""),
     ("target", "app", "module"),
     ("timeout", "limits", "time"),
     ("virtualenv", "app", "venv"),
@@ -74,7 +76,7 @@ fn keys(table: &str) -> Vec<&'static str> {
 
 /// What to write instead of the unknown `key` in `[table]`, or at the top when `table` is empty.
 pub(crate) fn hint(table: &str, key: &str) -> String {
-    const NAMES: &[&str] = &["app", "listen", "limits", "log", "trace", "files"];
+    const NAMES: &[&str] = &["app", "listen", "limits", "log", "trace", "files", "static"];
     let typed = plain(key);
     if table.is_empty()
         && let Some(name) = NAMES.iter().find(|name| near(&typed, name))
@@ -96,7 +98,8 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
         };
     }
     match table {
-        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace] and [files]".to_owned(),
+        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files] and [static]"
+            .to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
     }
 }
@@ -179,7 +182,7 @@ mod tests {
             (
                 "",
                 "quux",
-                "the tables are [app], [app.env], [listen], [limits], [log], [trace] and [files]",
+                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files] and [static]",
             ),
             ("listen", "quux", "the keys of [listen] are http"),
         ] {

@@ -16,6 +16,7 @@ mod raw;
 mod resolve;
 mod route;
 mod server;
+mod static_files;
 mod trace;
 mod units;
 
@@ -34,6 +35,7 @@ use raw::Raw;
 use resolve::Resolver;
 pub use route::{Host, Route, RouteError};
 pub use server::{ServerConfig, Tenant, load_server};
+pub use static_files::{StaticMount, TryFile};
 pub use trace::Tracing;
 
 /// Reads the file, if one is named, puts the options over it and resolves the whole.

@@ -8,6 +8,7 @@ use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::log::RawLog;
 use crate::problem::{At, Place, Problem};
 use crate::quota::{self, RawQuota};
+use crate::static_files::RawStatic;
 use crate::trace::RawTrace;
 
 /// What was typed, from the file and from options.
@@ -37,6 +38,7 @@ pub(crate) struct Raw {
     pub files: Vec<RawGrant>,
     pub log: RawLog,
     pub trace: RawTrace,
+    pub statics: Vec<RawStatic>,
     /// Line of `[app]`, to blame for what is missing from it.
     pub app_line: Option<usize>,
     /// Keys whose value had the wrong type: typed, so not to be called missing.
@@ -187,7 +189,7 @@ impl Reader<'_> {
         for (name, value) in document {
             let table = name.get_ref().as_ref();
             match table {
-                "app" | "listen" | "limits" | "log" | "trace" | "files" => {}
+                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" => {}
                 _ => {
                     self.unknown("", name);
                     continue;
@@ -203,6 +205,7 @@ impl Reader<'_> {
                     "limits" => self.limit(key, value),
                     "log" => self.log(key, value),
                     "trace" => self.trace(key, value),
+                    "static" => self.static_mount(key, value),
                     _ => self.grant(key, value),
                 }
             }

@@ -62,6 +62,7 @@ impl Resolver<'_> {
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
         let files = self.grants(raw, &["/app", "/tmp"]);
+        let statics = self.statics(raw);
         for (grant, typed) in &files {
             let code = root
                 .iter()
@@ -106,6 +107,7 @@ impl Resolver<'_> {
             files: files.into_iter().map(|(grant, _)| grant).collect(),
             log,
             trace,
+            statics,
         })
     }
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use wasgi_config::{Address, Config, Entry, Errors, Grant, Isolation, Limits, Overrides, Secret, load};
+use wasgi_config::{
+    Address, Config, Entry, Errors, Grant, Isolation, Limits, Overrides, Secret, StaticMount, TryFile, load,
+};
 
 fn corpus(folder: &str) -> PathBuf {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -164,6 +166,40 @@ fn the_most_file_means_what_it_says() {
                 ..grant("/data", "site/data", true)
             },
             grant("/read", "site", false)
+        ]
+    );
+    let plain = |mount: &str| StaticMount {
+        mount: mount.to_owned(),
+        path: corpus("site/data"),
+        index: vec!["index.html".to_owned()],
+        try_files: vec![TryFile::Path(String::new()), TryFile::Folder],
+        expires: None,
+        cache_control: None,
+        listing: false,
+        follow_symlinks: false,
+        fallthrough: true,
+    };
+    assert_eq!(
+        config.statics,
+        [
+            StaticMount {
+                expires: Some(Duration::from_secs(3600)),
+                follow_symlinks: true,
+                fallthrough: false,
+                ..plain("/static/old")
+            },
+            plain("/static"),
+            StaticMount {
+                index: Vec::new(),
+                try_files: vec![
+                    TryFile::Path(String::new()),
+                    TryFile::Path(".html".to_owned()),
+                    TryFile::Folder,
+                    TryFile::Fixed("404.html".to_owned())
+                ],
+                listing: true,
+                ..plain("")
+            },
         ]
     );
 }

@@ -16,6 +16,7 @@ pub(crate) const ENTROPY: &str = "entropy";
 pub(crate) const BODY_READ: &str = "body_read";
 pub(crate) const REPLY_HEAD: &str = "reply_head";
 pub(crate) const REPLY_BODY: &str = "reply_body";
+pub(crate) const REPLY_FILE: &str = "reply_file";
 pub(crate) const TICK: &str = "tick";
 pub(crate) const FILE_LOCK: &str = "file_lock";
 pub(crate) const FILE_LOCK_TEST: &str = "file_lock_test";
@@ -37,6 +38,7 @@ pub(crate) mod errno {
     pub(crate) const EINTR: i32 = 27;
     pub(crate) const EINVAL: i32 = 28;
     pub(crate) const EMFILE: i32 = 33;
+    pub(crate) const ENOENT: i32 = 44;
     pub(crate) const ENOLCK: i32 = 46;
     pub(crate) const ENOSPC: i32 = 51;
     pub(crate) const EPIPE: i32 = 64;
@@ -82,6 +84,7 @@ mod tests {
             BODY_READ,
             REPLY_HEAD,
             REPLY_BODY,
+            REPLY_FILE,
             TICK,
             FILE_LOCK,
             FILE_LOCK_TEST,
@@ -137,6 +140,7 @@ mod tests {
             ("EPIPE", errno::EPIPE),
             ("EBADF", errno::EBADF),
             ("EINVAL", errno::EINVAL),
+            ("ENOENT", errno::ENOENT),
         ] {
             assert!(
                 PAGE.contains(&format!("{name} ({number})")),

@@ -1,5 +1,7 @@
 //! One request as it passes between the server and the guest: what comes in, and where the reply goes.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -56,6 +58,17 @@ pub struct ReplyHead {
     pub headers: Vec<(Bytes, Bytes)>,
 }
 
+/// A part of a file that an instance has open for reading, which the server sends in the app's stead.
+#[derive(Clone, Debug)]
+pub struct FilePart {
+    /// The file; its cursor is the instance's business.
+    pub file: Arc<File>,
+    /// Where the part begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes; never 0. The file may be shorter by the time it is sent.
+    pub length: u64,
+}
+
 /// Where a reply goes. The engine calls `poll_room` before each `chunk`; `finish` or `fail` comes last, and once.
 pub trait ReplySink: Send {
     /// Sends the head. Comes once, before any chunk.
@@ -71,6 +84,9 @@ pub trait ReplySink: Send {
     ///
     /// `last` says that nothing follows (`finish` still comes), so that a reply of one piece can have its length told.
     fn chunk(&mut self, data: Bytes, last: bool);
+
+    /// Sends a part of a file; nothing follows (`finish` still comes). Comes after `poll_room`, as `chunk` does.
+    fn file(&mut self, part: FilePart);
 
     /// The reply is complete. May come while the app still runs its `close()`.
     fn finish(&mut self);

@@ -8,7 +8,7 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::clock::Clock;
 use crate::cpu::Turns;
-use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
+use crate::exchange::{BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
 use crate::files::Files;
 use crate::lines::InstanceLog;
 use crate::locks;
@@ -159,6 +159,32 @@ impl Exchange {
             self.over = true;
         }
         room
+    }
+
+    /// Sends the head if it still waits, then a part of a file, but no more than the Content-Length that the app gave.
+    /// Nothing follows.
+    pub(crate) fn send_file(&mut self, mut part: FilePart) -> Sent {
+        match std::mem::replace(&mut self.head, Head::Sent) {
+            Head::Missing => {
+                self.head = Head::Missing;
+                return Sent::NoHead;
+            }
+            Head::Waits(head) => self.reply.head(head),
+            Head::Sent => {}
+        }
+        let mut sent = Sent::All;
+        if let Some(left) = self.left.replace(0)
+            && part.length > left
+        {
+            part.length = left;
+            sent = self.length.take().map_or(Sent::All, Sent::TooLong);
+        }
+        if part.length > 0 {
+            self.reply.file(part);
+        }
+        self.over = true;
+        self.reply.finish();
+        sent
     }
 
     /// Sends the head if it still waits, then `data`, but no more than the Content-Length that the app gave.

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use wasmtime::{AsContextMut, Caller, Linker, Memory};
 
 use crate::abi::{self, errno};
-use crate::exchange::BodyError;
+use crate::exchange::{BodyError, FilePart};
 use crate::guest::{Exchange, Guest, Sent};
 use crate::locks::{Kind, Range, Refused};
 use crate::snapshot::MAX_ENTROPY;
 use crate::time_limit::{self, InterruptWords, Stopped, Waited, strike};
+use crate::wasi;
 
 /// Most bytes that cross in one call; more are taken by calling again.
 const MAX_PIECE: usize = 1 << 20;
@@ -29,6 +30,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     linker.func_wrap_async(abi::MODULE, abi::BODY_READ, |caller, (to, length)| {
         Box::new(body_read(caller, to, length))
     })?;
+    linker.func_wrap_async(
+        abi::MODULE,
+        abi::REPLY_FILE,
+        |caller, (device, inode, offset, length)| Box::new(reply_file(caller, device, inode, offset, length)),
+    )?;
     linker.func_wrap_async(abi::MODULE, abi::REPLY_BODY, |caller, (from, length, flags)| {
         Box::new(reply_body(caller, from, length, flags))
     })?;
@@ -156,6 +162,43 @@ async fn reply_body(
             Some(Ok(())) => data = &slice_mut(&mut caller, from, length)?[sent..],
         }
     }
+}
+
+async fn reply_file(
+    mut caller: Caller<'_, Guest>,
+    device: i64,
+    inode: i64,
+    offset: i64,
+    length: i64,
+) -> wasmtime::Result<i32> {
+    let (Ok(offset), Ok(length @ 1..)) = (u64::try_from(offset), u64::try_from(length)) else {
+        return Ok(-errno::ENOENT);
+    };
+    let Some(file) = wasi::open_file(&mut caller.data_mut().wasi, device as u64, inode as u64).await else {
+        return Ok(-errno::ENOENT);
+    };
+    let Some(mut exchange) = caller.data_mut().exchange.take() else {
+        return Ok(-errno::EBADF);
+    };
+    let waited = caller.data().limit.wait(exchange.room()).await;
+    if let Waited::Done(Ok(())) = waited {
+        match exchange.send_file(FilePart { file, offset, length }) {
+            Sent::All => {}
+            Sent::TooLong(length) => caller.data().log.note(&format!(
+                "the reply is longer than its Content-Length of {length}; the rest is dropped"
+            )),
+            Sent::NoHead => {
+                caller.data_mut().exchange = Some(exchange);
+                return Ok(-errno::EINVAL);
+            }
+        }
+    }
+    Ok(match settle(&mut caller, exchange, waited)? {
+        // As in `reply_body`.
+        None => -errno::EINTR,
+        Some(Err(_)) => -errno::EPIPE,
+        Some(Ok(())) => abi::OK,
+    })
 }
 
 fn file_lock(

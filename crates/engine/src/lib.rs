@@ -50,7 +50,9 @@ mod wasi;
 pub use allocator::give_back_memory;
 pub use app::{App, StartError};
 pub use engine::{Engine, EngineError, WASMTIME_VERSION};
-pub use exchange::{AppLog, BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
+pub use exchange::{
+    AppLog, BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySink, Request, RequestBody,
+};
 pub use first_start::{BuildError, NotStored};
 pub use guest_module::ModuleError;
 pub use image_cache::StoredImage;

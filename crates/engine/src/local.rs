@@ -1,6 +1,7 @@
 //! Requests that come from no client: made of a path, their replies kept in memory.
 
 use std::mem::take;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::block;
-use crate::exchange::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
+use crate::exchange::{BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySink, Request, RequestBody};
 
 /// The reply to a [`Request::local`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +110,21 @@ impl ReplySink for Sink {
             kept.body.extend(&data[..data.len().min(room)]);
             kept.length += data.len() as u64;
         });
+    }
+
+    fn file(&mut self, part: FilePart) {
+        let mut buffer = vec![0; 64 << 10];
+        let (mut at, end) = (part.offset, part.offset.saturating_add(part.length));
+        while at < end {
+            let want = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+            match part.file.read_at(&mut buffer[..want], at) {
+                Ok(read @ 1..) => {
+                    self.chunk(Bytes::copy_from_slice(&buffer[..read]), false);
+                    at += read as u64;
+                }
+                Ok(0) | Err(_) => break,
+            }
+        }
     }
 
     fn finish(&mut self) {

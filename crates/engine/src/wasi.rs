@@ -1,10 +1,15 @@
 //! What the guest gets of WASI preview 1: files of its mounts, clocks, randomness, lines of output.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use wasmtime::component::Resource;
 use wasmtime::{AsContextMut, Caller, Linker};
+use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView};
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, WasiCtxBuilder, WasiView};
+use wasmtime_wasi::p2::bindings::filesystem::types::HostDescriptor;
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, I32Exit, OpenMode, WasiCtxBuilder, WasiView};
 
 use crate::abi::errno;
 use crate::clock::Clock;
@@ -62,6 +67,39 @@ pub(crate) fn context<'a>(
     let mut context = builder.build_p1();
     context.ctx().table.set_max_capacity(MAX_OPEN);
     Ok(context)
+}
+
+/// The device that WASI tells of every file.
+const DEVICE: u64 = 1;
+
+/// A file that the guest has open for reading, by what WASI's `fd_filestat_get` tells of it.
+///
+/// What is looked through are the instance's own open files: whatever is found, the guest could read itself.
+pub(crate) async fn open_file(context: &mut WasiP1Ctx, device: u64, inode: u64) -> Option<Arc<File>> {
+    if device != DEVICE {
+        return None;
+    }
+    let open = context.ctx().table.iter_mut().count();
+    let mut seen = 0;
+    for index in 0..u32::try_from(MAX_OPEN).ok()? {
+        if seen == open {
+            break;
+        }
+        let descriptor = || Resource::<Descriptor>::new_borrow(index);
+        if context.ctx().table.get_any_mut(index).is_err() {
+            continue;
+        }
+        seen += 1;
+        let file = match context.ctx().table.get(&descriptor()) {
+            Ok(Descriptor::File(file)) if file.open_mode.contains(OpenMode::READ) => Arc::clone(&file.file),
+            _ => continue,
+        };
+        let hash = context.filesystem().metadata_hash(descriptor()).await;
+        if hash.is_ok_and(|hash| hash.lower == inode) {
+            return Some(file);
+        }
+    }
+    None
 }
 
 /// Whether the guest has not used a descriptor yet: none is open, and none ever was.

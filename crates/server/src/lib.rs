@@ -8,6 +8,8 @@
 
 mod bill;
 mod budget;
+mod coding;
+mod content;
 mod http;
 mod inherited;
 mod listener;
@@ -18,6 +20,7 @@ mod route;
 mod run;
 mod runner;
 mod site;
+mod static_files;
 mod systemd;
 mod threads;
 mod upgrade;
@@ -33,6 +36,7 @@ pub use route::Routes;
 pub use run::{Ending, Server, run};
 pub use runner::Runner;
 pub use site::{Down, Generation, Site};
+pub use static_files::{StaticError, StaticFiles};
 pub use systemd::Notify;
 pub use threads::Threads;
 pub use upgrade::{Upgrade, UpgradeError};

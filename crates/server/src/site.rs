@@ -6,18 +6,24 @@ use wasgi_config::Limits;
 
 use crate::metrics::Figures;
 use crate::runner::Runner;
+use crate::static_files::StaticFiles;
 use crate::worker::Pool;
 
-/// One load of an app: its workers and its limits. A reload makes another; a request keeps to the one it began with.
+/// One load of an app: its workers, its limits and its files. A reload makes another; a request keeps to the one it began with.
 pub struct Generation<R: Runner> {
     pub(crate) pool: Arc<Pool<R>>,
     pub(crate) limits: Limits,
+    pub(crate) statics: StaticFiles,
 }
 
 impl<R: Runner> Generation<R> {
-    /// Of `limits` the server takes what concerns requests and bodies.
-    pub fn new(pool: Arc<Pool<R>>, limits: Limits) -> Arc<Self> {
-        Arc::new(Self { pool, limits })
+    /// Of `limits` the server takes what concerns requests and bodies. Requests for `statics` are not given to `pool`.
+    pub fn new(pool: Arc<Pool<R>>, limits: Limits, statics: StaticFiles) -> Arc<Self> {
+        Arc::new(Self {
+            pool,
+            limits,
+            statics,
+        })
     }
 }
 
@@ -171,7 +177,7 @@ pub(crate) mod tests {
     /// A server of one app.
     pub(crate) fn of_one<R: Runner>(pool: Arc<Pool<R>>, limits: Limits, log: Log) -> Arc<Server<R>> {
         let site = Site::new(pool.name());
-        site.serve(Generation::new(pool, limits.clone()));
+        site.serve(Generation::new(pool, limits.clone(), StaticFiles::default()));
         let server = Server::new(limits, log);
         let route = Route {
             host: Host::Any,

@@ -1,10 +1,17 @@
 """What requests need beside entry/request.c, which takes them through PEP 3333."""
 
+import io
+import os
+import stat
 import sys
 import traceback
 
 import _wasgi
 from wasgi.input import Input
+
+
+# These give their file's bytes as they are. A gzip.GzipFile has a fileno() as well.
+PLAIN_FILES = (io.BufferedReader, io.FileIO, io.BufferedRandom)
 
 
 class FileWrapper:
@@ -13,8 +20,10 @@ class FileWrapper:
     def __init__(self, filelike, blksize=65536):
         self.filelike = filelike
         self.blksize = blksize
-        if hasattr(filelike, "close"):
-            self.close = filelike.close
+        # Werkzeug looks for the last three to send a part of the file without reading what is before it.
+        for name in ("close", "seekable", "seek", "tell"):
+            if hasattr(filelike, name):
+                setattr(self, name, getattr(filelike, name))
 
     def __iter__(self):
         return self
@@ -24,6 +33,23 @@ class FileWrapper:
         if data:
             return data
         raise StopIteration
+
+    def place(self):
+        """Device, inode, offset and length of what is left of an ordinary file, for the host to send it; else None."""
+        file = self.filelike
+        if type(file) not in PLAIN_FILES:
+            return None
+        try:
+            file.flush()
+            offset = file.tell()
+            status = os.fstat(file.fileno())
+        except (OSError, ValueError):
+            # Closed, or no file of the system's: reading it says which.
+            return None
+        length = status.st_size - offset
+        if not stat.S_ISREG(status.st_mode) or length <= 0:
+            return None
+        return status.st_dev, status.st_ino, offset, length
 
 
 def log_exception(error):
@@ -49,4 +75,4 @@ def serve(application):
         "wsgi.input_terminated": True,
         "wsgi.file_wrapper": FileWrapper,
     }
-    _wasgi.serve(application, environ, Input, log_exception)
+    _wasgi.serve(application, environ, Input, log_exception, FileWrapper)

@@ -1,6 +1,7 @@
 //! An app in a folder of its own, clients made of values, and what they saw.
 
 use std::collections::VecDeque;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasgi_engine::{
-    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, Instance, Isolation, Limits, Mount, PeerGone,
-    PythonFiles, Quota, ReplyHead, ReplySink, Report, Request, RequestBody,
+    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, FilePart, Instance, Isolation, Limits, Mount,
+    PeerGone, PythonFiles, Quota, ReplyHead, ReplySink, Report, Request, RequestBody,
 };
 
 fn engine() -> Engine {
@@ -100,6 +101,14 @@ impl ReplySink for Client {
     fn chunk(&mut self, data: Bytes, last: bool) {
         assert!(!data.is_empty(), "an empty chunk");
         self.seen.lock().expect("seen").chunks.push((data, last));
+    }
+
+    fn file(&mut self, part: FilePart) {
+        let mut data = vec![0; part.length as usize];
+        part.file
+            .read_exact_at(&mut data, part.offset)
+            .expect("a file that long");
+        self.chunk(data.into(), true);
     }
 
     fn finish(&mut self) {

@@ -14,9 +14,10 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use wasgi_config::Limits;
-use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, ReplySink, RequestBody};
+use wasgi_engine::{BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySink, RequestBody};
 
 use super::timer::Timer;
+use crate::content::{Content, Part};
 
 /// The worker waits once this much of a reply waits for the peer.
 const ROOM_BYTES: usize = 64 << 10;
@@ -52,6 +53,8 @@ struct Reply {
     bytes: usize,
     /// Bytes that were put down so far.
     length: u64,
+    /// What comes after the pieces, and is the last. It costs no memory.
+    file: Option<FilePart>,
     /// The piece that is there is the whole body.
     whole: bool,
     end: Option<Result<(), Failure>>,
@@ -76,9 +79,34 @@ enum PeerState {
 #[derive(Debug)]
 pub(super) enum Start {
     /// With this head; `Some` body if that is all of it.
-    Reply(ReplyHead, Option<Bytes>),
+    Reply(ReplyHead, Option<Piece>),
     /// Not at all.
     Failed(Failure),
+}
+
+/// A piece of a reply's body.
+#[derive(Debug)]
+pub(super) enum Piece {
+    Data(Bytes),
+    /// Bytes of a file that the app has the server send: the last piece.
+    File(Content),
+}
+
+impl Piece {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Piece::Data(data) => data.len() as u64,
+            Piece::File(content) => content.left(),
+        }
+    }
+
+    fn of_file(part: FilePart) -> Self {
+        Piece::File(Content::new([Part::Span {
+            file: part.file,
+            at: part.offset,
+            end: part.offset.saturating_add(part.length),
+        }]))
+    }
 }
 
 impl Exchange {
@@ -105,10 +133,10 @@ impl Exchange {
     pub(super) fn poll_start(&self, cx: &mut Context<'_>) -> Poll<Start> {
         let mut reply = self.reply();
         match &reply.end {
-            Some(Err(failure)) if reply.pieces.is_empty() => {
+            Some(Err(failure)) if reply.is_empty() => {
                 return Poll::Ready(Start::Failed(failure.clone()));
             }
-            None if reply.pieces.is_empty() => {
+            None if reply.is_empty() => {
                 reply.wait(cx);
                 return Poll::Pending;
             }
@@ -119,10 +147,11 @@ impl Exchange {
             return Poll::Ready(Start::Failed(Failure::BadReply("it has no head".to_owned())));
         };
         let all = if reply.pieces.is_empty() {
-            Some(Bytes::new())
+            let file = reply.file.take().map(Piece::of_file);
+            Some(file.unwrap_or(Piece::Data(Bytes::new())))
         } else if reply.whole && reply.pieces.len() == 1 {
             reply.bytes = 0;
-            reply.pieces.pop_front()
+            reply.pieces.pop_front().map(Piece::Data)
         } else {
             None
         };
@@ -130,14 +159,17 @@ impl Exchange {
     }
 
     /// The next piece of the reply's body; `None` at its end, an error if it has none.
-    pub(super) fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
+    pub(super) fn poll_piece(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Failure>>> {
         let mut reply = self.reply();
         if let Some(piece) = reply.pieces.pop_front() {
             reply.bytes -= piece.len();
             let worker = reply.worker.take();
             drop(reply);
             wake(worker);
-            return Poll::Ready(Some(Ok(piece)));
+            return Poll::Ready(Some(Ok(Piece::Data(piece))));
+        }
+        if let Some(part) = reply.file.take() {
+            return Poll::Ready(Some(Ok(Piece::of_file(part))));
         }
         match &reply.end {
             Some(Ok(())) => Poll::Ready(None),
@@ -159,6 +191,7 @@ impl Exchange {
                 PeerState::Gone
             };
             reply.pieces.clear();
+            reply.file = None;
             reply.bytes = 0;
             reply.worker.take()
         };
@@ -169,6 +202,10 @@ impl Exchange {
 }
 
 impl Reply {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.file.is_none()
+    }
+
     fn wait(&mut self, cx: &mut Context<'_>) {
         match &mut self.connection {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -188,6 +225,13 @@ fn wake(waker: Option<Waker>) {
 pub(super) struct Sink(pub(super) Arc<Exchange>);
 
 impl Sink {
+    /// Fails a reply that is longer than one may be.
+    fn too_long(&self) {
+        let longest = self.0.longest;
+        let what = format!("it is longer than limits.reply-size ({longest} bytes)");
+        self.end(Err(Failure::BadReply(what)));
+    }
+
     fn end(&self, end: Result<(), Failure>) {
         let connection = {
             let mut reply = self.0.reply();
@@ -236,13 +280,29 @@ impl ReplySink for Sink {
             reply.length += data.len() as u64;
             if reply.length > self.0.longest {
                 drop(reply);
-                let longest = self.0.longest;
-                let what = format!("it is longer than limits.reply-size ({longest} bytes)");
-                return self.end(Err(Failure::BadReply(what)));
+                return self.too_long();
             }
             reply.whole = last && reply.pieces.is_empty();
             reply.bytes += data.len();
             reply.pieces.push_back(data);
+            reply.connection.take()
+        };
+        wake(connection);
+    }
+
+    fn file(&mut self, part: FilePart) {
+        let connection = {
+            let mut reply = self.0.reply();
+            if reply.peer != PeerState::Takes {
+                return;
+            }
+            reply.length = reply.length.saturating_add(part.length);
+            if reply.length > self.0.longest {
+                drop(reply);
+                return self.too_long();
+            }
+            reply.whole = false;
+            reply.file = Some(part);
             reply.connection.take()
         };
         wake(connection);

@@ -13,11 +13,13 @@ use hyper::ext::ReasonPhrase;
 use wasgi_engine::{BodyError, Failure, ReplyHead};
 use wasgi_protocol::http::{Head, Refusal};
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Piece};
 use super::service::Connection;
 use crate::bill::{Bill, Cost, Line, Meter};
+use crate::content::Content;
 use crate::log::Access;
 use crate::request_id::RequestId;
+use crate::static_files::{Answer, AnswerBody};
 use crate::worker::TakenBy;
 
 /// The connection ends here, without (the rest of) a reply.
@@ -199,6 +201,53 @@ pub(super) fn own_and_close(record: Record, status: StatusCode, what: Option<&st
     response
 }
 
+/// Content of at most so many bytes is read before its reply begins, so that both go out together.
+const SHORT: u64 = 128 << 10;
+
+/// A reply that the server makes of files.
+pub(super) async fn of_files(answer: Answer, mut record: Record) -> Response<ReplyBody> {
+    let Answer {
+        status,
+        mut headers,
+        body,
+    } = answer;
+    let body = match body {
+        AnswerBody::Status => {
+            let mut response = own(record, status, None);
+            response.headers_mut().extend(headers);
+            return response;
+        }
+        AnswerBody::Nothing => Body::Empty,
+        AnswerBody::Text(text) if record.is_head() => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+            Body::Empty
+        }
+        AnswerBody::Text(text) => Body::Whole(Some(text)),
+        AnswerBody::Content(content) if record.is_head() => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(content.left()));
+            Body::Empty
+        }
+        AnswerBody::Content(content) if content.left() <= SHORT => match content.whole().await {
+            Ok(whole) => Body::Whole(Some(whole)),
+            Err(error) => {
+                record.warn(format_args!("cannot send a file: {error}"));
+                return own(record, StatusCode::INTERNAL_SERVER_ERROR, None);
+            }
+        },
+        AnswerBody::Content(content) => Body::Content(content),
+    };
+    record.status = status.as_u16();
+    let mut response = Response::new(ReplyBody {
+        body,
+        exchange: None,
+        record,
+    });
+    *response.status_mut() = status;
+    headers.insert(header::SERVER, SERVER);
+    *response.headers_mut() = headers;
+    response
+}
+
 const SERVER: HeaderValue = HeaderValue::from_static("wasgi");
 
 /// The app's reply. `all` is its body, if it has come as one piece.
@@ -208,7 +257,7 @@ const SERVER: HeaderValue = HeaderValue::from_static("wasgi");
 /// length told; any other is chunked, or ended by closing for HTTP/1.0 (hyper sees to that).
 pub(super) fn of_app(
     head: ReplyHead,
-    all: Option<Bytes>,
+    all: Option<Piece>,
     mut record: Record,
     exchange: Arc<Exchange>,
 ) -> Response<ReplyBody> {
@@ -241,23 +290,22 @@ pub(super) fn of_app(
         Body::Empty
     } else if record.is_head() {
         // An empty body may be an app's own answer to HEAD: it says nothing of the length GET would have.
-        let told = length.or(all
-            .as_ref()
-            .map(|all| all.len() as u64)
-            .filter(|&length| length > 0));
+        let told = length.or(all.as_ref().map(Piece::len).filter(|&length| length > 0));
         if let Some(length) = told {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         Body::Empty
     } else {
         match (all, length) {
-            (Some(all), None) => Body::Whole(Some(all)),
-            (Some(all), Some(length)) if all.len() as u64 == length => Body::Whole(Some(all)),
+            (Some(all), length) if length.is_none_or(|length| length == all.len()) => match all {
+                Piece::Data(all) => Body::Whole(Some(all)),
+                Piece::File(content) => Body::Content(content),
+            },
             (first, length) => Body::Stream(Stream {
-                first: first.filter(|first| !first.is_empty()),
+                first: first.filter(|first| first.len() > 0),
+                file: None,
                 left: length,
                 length,
-                cut: false,
             }),
         }
     };
@@ -333,17 +381,30 @@ enum Body {
     /// One piece; `None` once it has been taken.
     Whole(Option<Bytes>),
     Stream(Stream),
+    /// Of files.
+    Content(Content),
+    /// What there was has gone out, and the reply fails.
+    Cut,
 }
 
 #[derive(Debug)]
 struct Stream {
     /// A piece that was taken off the exchange already.
-    first: Option<Bytes>,
+    first: Option<Piece>,
+    /// The last piece, if it is a file's.
+    file: Option<Content>,
     /// Bytes to come by the app's Content-Length.
     left: Option<u64>,
     length: Option<u64>,
-    /// The reply fails once what there is has gone out.
-    cut: bool,
+}
+
+/// Why a reply ends before its end.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    App(Failure),
+    #[error("cannot read a file that is being sent: {0}")]
+    File(std::io::Error),
 }
 
 impl ReplyBody {
@@ -351,16 +412,37 @@ impl ReplyBody {
         let Body::Stream(stream) = &mut self.body else {
             return Poll::Ready(None);
         };
-        if stream.cut {
-            return Poll::Ready(Some(Err(Cut)));
-        }
         if stream.left == Some(0) {
             return Poll::Ready(None);
         }
-        let piece = match (stream.first.take(), &self.exchange) {
-            (Some(first), _) => Some(Ok(first)),
-            (None, Some(exchange)) => ready!(exchange.poll_piece(cx)),
-            (None, None) => None,
+        if stream.file.is_none() {
+            let piece = match (stream.first.take(), &self.exchange) {
+                (Some(first), _) => Some(Ok(first)),
+                (None, Some(exchange)) => ready!(exchange.poll_piece(cx)),
+                (None, None) => None,
+            };
+            match piece {
+                Some(Ok(Piece::Data(data))) => return self.poll_take(Some(Ok(data)), cx),
+                Some(Ok(Piece::File(content))) => stream.file = Some(content),
+                Some(Err(failure)) => return self.poll_take(Some(Err(Broken::App(failure))), cx),
+                None => return self.poll_take(None, cx),
+            }
+        }
+        let piece = match &mut stream.file {
+            Some(content) => ready!(content.poll_piece(cx)),
+            None => None,
+        };
+        self.poll_take(piece.map(|piece| piece.map_err(Broken::File)), cx)
+    }
+
+    /// Counts a piece of a stream against the length told.
+    fn poll_take(
+        &mut self,
+        piece: Option<Result<Bytes, Broken>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Cut>>> {
+        let Body::Stream(stream) = &mut self.body else {
+            return Poll::Ready(None);
         };
         match (piece, stream.left) {
             (Some(Ok(piece)), None) => return Poll::Ready(Some(Ok(piece))),
@@ -390,10 +472,29 @@ impl ReplyBody {
                     .warn(format_args!("{failure}, within the reply; the connection is cut"));
             }
         }
-        // The error makes hyper drop what it has not written: let it write first.
-        if let Body::Stream(stream) = &mut self.body {
-            stream.cut = true;
+        self.cut(cx)
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let Body::Content(content) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let left = content.left();
+        match ready!(content.poll_piece(cx)) {
+            None => Poll::Ready(None),
+            Some(Ok(piece)) => Poll::Ready(Some(Ok(piece))),
+            Some(Err(error)) => {
+                self.record.warn(format_args!(
+                    "cannot read the last {left} bytes of a file that is being sent: {error}; the connection is cut"
+                ));
+                self.cut(cx)
+            }
         }
+    }
+
+    /// Fails the reply. The error makes hyper drop what it has not written: it may write first.
+    fn cut(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        self.body = Body::Cut;
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -404,6 +505,8 @@ impl ReplyBody {
             Body::Empty => true,
             Body::Whole(piece) => piece.is_none(),
             Body::Stream(stream) => stream.left == Some(0),
+            Body::Content(content) => content.left() == 0,
+            Body::Cut => false,
         }
     }
 }
@@ -418,6 +521,8 @@ impl http_body::Body for ReplyBody {
             Body::Empty => None,
             Body::Whole(piece) => piece.take().map(Ok),
             Body::Stream(_) => ready!(this.poll_stream(cx)),
+            Body::Content(_) => ready!(this.poll_content(cx)),
+            Body::Cut => Some(Err(Cut)),
         };
         if let Some(Ok(piece)) = &piece {
             this.record.bytes += piece.len() as u64;
@@ -430,6 +535,8 @@ impl http_body::Body for ReplyBody {
             Body::Empty => true,
             Body::Whole(piece) => piece.as_ref().is_none_or(Bytes::is_empty),
             Body::Stream(stream) => stream.left == Some(0),
+            Body::Content(content) => content.left() == 0,
+            Body::Cut => false,
         }
     }
 
@@ -438,6 +545,8 @@ impl http_body::Body for ReplyBody {
             Body::Empty => SizeHint::with_exact(0),
             Body::Whole(piece) => SizeHint::with_exact(piece.as_ref().map_or(0, |piece| piece.len() as u64)),
             Body::Stream(stream) => stream.left.map(SizeHint::with_exact).unwrap_or_default(),
+            Body::Content(content) => SizeHint::with_exact(content.left()),
+            Body::Cut => SizeHint::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use wasgi_engine::{BodyError, Failure, Request, RequestBody};
 use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal};
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
-use super::reply::{Cut, Record, ReplyBody, of_app, own, own_and_close, retry_later, status};
+use super::reply::{Cut, Record, ReplyBody, of_app, of_files, own, own_and_close, retry_later, status};
 use super::timer::Timer;
 use super::turns::{Refused, Turns};
 use super::wire::Wire;
@@ -166,6 +166,22 @@ async fn answer<R: Runner>(
             return Ok(unavailable(record, &down));
         }
     };
+    match generation
+        .statics
+        .answer(&head, &head.path()[mount.len()..])
+        .await
+    {
+        Ok(None) => {}
+        Ok(Some(answer)) => {
+            record.head = Some(head);
+            return Ok(of_files(answer, record).await);
+        }
+        Err(error) => {
+            record.head = Some(head);
+            record.warn(format_args!("cannot look for a file: {error}"));
+            return Ok(own(record, StatusCode::INTERNAL_SERVER_ERROR, None));
+        }
+    }
     let (body, limit) = (head.body(), generation.limits.request_body);
     let peer = &connection.peer;
     let from = EnvironConnection {
