@@ -23,6 +23,8 @@ need() {
     "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 need wrk command -v wrk
+# In /usr/sbin, which not everybody has in PATH.
+need nginx-light env PATH="$PATH:/usr/sbin" sh -c 'command -v nginx'
 need python3 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'
 need python3-venv "$python" -c 'import ensurepip, venv'
 # uWSGI comes as source.

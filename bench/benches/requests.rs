@@ -11,8 +11,8 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
 use wasgi_engine::{
-    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, FilePart, Instance, Isolation, Limits, Mount, PeerGone,
-    PythonFiles, Quota, ReplyHead, ReplySink, Request, RequestBody,
+    App, AppLog, AppSpec, BodyError, Engine, Entry, Failure, FilePart, Instance, Isolation, Limits, Mount,
+    PeerGone, PythonFiles, Quota, ReplyHead, ReplySink, Request, RequestBody,
 };
 
 const EXPECTED: &[u8] = b"<h1>Hello There!</h1>\n";

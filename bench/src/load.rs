@@ -41,6 +41,28 @@ impl Load {
         connections: usize,
         time: Duration,
     ) -> Result<Self, String> {
+        Self::put_on(
+            place,
+            running,
+            "",
+            app.uploads.then_some(UPLOAD),
+            connections,
+            time,
+        )
+    }
+
+    /// As [`put`](Self::put), on a path without its slash; `upload` is the size of a body to send.
+    ///
+    /// # Errors
+    /// If wrk does not run.
+    pub fn put_on(
+        place: &Place,
+        running: &Running,
+        path: &str,
+        upload: Option<usize>,
+        connections: usize,
+        time: Duration,
+    ) -> Result<Self, String> {
         let mut command = Command::new("wrk");
         let seconds = time.as_secs();
         command.args(["--threads", "1", "--timeout", "10s", "--latency"]);
@@ -52,10 +74,10 @@ impl Load {
         ]);
         command.arg("--script").arg(place.root.join("bench/load.lua"));
         command
-            .arg(format!("http://127.0.0.1:{}/", running.port))
+            .arg(format!("http://127.0.0.1:{}/{path}", running.port))
             .arg("--");
-        if app.uploads {
-            command.arg(UPLOAD.to_string());
+        if let Some(size) = upload {
+            command.arg(size.to_string());
         }
         let before = running.cpu();
         let output = command.output().map_err(|error| format!("wrk: {error}"))?;

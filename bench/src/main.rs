@@ -11,6 +11,7 @@ mod plot;
 mod process;
 mod report;
 mod servers;
+mod static_files;
 mod stats;
 mod targets;
 
@@ -53,6 +54,10 @@ fn run() -> Result<(), String> {
     }
     if matches!(options.part, Part::Targets | Part::All) {
         targets.extend(targets::run(&place, &options));
+    }
+    if matches!(options.part, Part::Static | Part::All) {
+        targets.extend(static_files::run(&place, &options));
+        report::progress("");
     }
     report::targets(&targets);
 

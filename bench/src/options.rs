@@ -9,11 +9,12 @@ use crate::apps::{APPS, App};
 use crate::servers::{ALL, Server};
 
 pub const HELP: &str = "\
-wasgi-bench [compare|targets|all|density] [option...]
+wasgi-bench [compare|targets|static|all|density] [option...]
 
   compare     requests/s, latency, memory and cold start of wasgi and its peers, app by app
   targets     start, idle memory, a thousand sleepers, a neighbour that burns CPU
-  all         both (default)
+  static      files that wasgi sends itself, beside nginx
+  all         all of these (default)
   density     a server with many apps: images, start, idle memory, first requests
 
   --seconds N      time under load for each server and app, over all rounds (default 6)
@@ -33,7 +34,9 @@ pub enum Part {
     Compare,
     /// What is measured of wasgi beyond that.
     Targets,
-    /// Both.
+    /// Files, beside nginx.
+    Static,
+    /// All of these.
     All,
     /// Many apps on one server.
     Density,
@@ -84,6 +87,7 @@ impl Options {
             match arg.as_str() {
                 "compare" => options.part = Part::Compare,
                 "targets" => options.part = Part::Targets,
+                "static" => options.part = Part::Static,
                 "all" => options.part = Part::All,
                 "density" => options.part = Part::Density,
                 "--tenants" => {

@@ -42,7 +42,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn unknown(what: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn unknown(what: impl Into<String>, why: impl Into<String>) -> Self {
         let found = format!("not available: {}", why.into());
         Self {
             what: what.into(),
@@ -63,7 +63,7 @@ impl Outcome {
     }
 }
 
-fn verdict(met: bool) -> Verdict {
+pub(crate) fn verdict(met: bool) -> Verdict {
     match met {
         true => Verdict::Met,
         false => Verdict::Missed,
