@@ -71,7 +71,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .files
             .first()
             .map_or("/tmp".to_owned(), |grant| grant.guest.clone()),
-        mounts: spec::grants(&options.files).collect(),
+        mounts: spec::grants(&options.files, &options.limits).collect(),
         env: options.env,
         secrets: Vec::new(),
         isolation: Isolation::default(),

@@ -37,7 +37,7 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
             .map_or(index.to_string(), str::to_owned);
         site_dirs.push(see(folder, format!("/venv/lib/{name}/site-packages")));
     }
-    mounts.extend(grants(&config.files));
+    mounts.extend(grants(&config.files, &config.limits));
     let entry = match &app.entry {
         Entry::Module { module, callable } => wasgi_engine::Entry::Module {
             module: module.clone(),
@@ -93,15 +93,19 @@ pub(crate) fn limits(limits: &wasgi_config::Limits) -> Limits {
     }
 }
 
-/// The folders of `[files]`.
-pub(crate) fn grants(files: &[Grant]) -> impl Iterator<Item = Mount> {
-    files.iter().map(|grant| Mount {
+/// The folders of `[files]`. What the operator caps holds for each of them, whatever its own quota says.
+pub(crate) fn grants<'a>(
+    files: &'a [Grant],
+    limits: &'a wasgi_config::Limits,
+) -> impl Iterator<Item = Mount> + 'a {
+    let lesser = |own: Option<u64>, of_all: u64| own.into_iter().chain((of_all > 0).then_some(of_all)).min();
+    files.iter().map(move |grant| Mount {
         host: grant.path.clone(),
         guest: grant.guest.clone(),
         write: grant.write,
         quota: Quota {
-            bytes: grant.quota,
-            files: grant.max_files,
+            bytes: lesser(grant.quota, limits.disk),
+            files: lesser(grant.max_files, limits.disk_files),
         },
     })
 }
@@ -213,5 +217,30 @@ mod tests {
             shown.contains("Secret(KEY)") && !shown.contains("hush"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_folder_has_the_lesser_of_its_own_quota_and_that_of_all() {
+        let limits = |disk, disk_files| wasgi_config::Limits {
+            disk,
+            disk_files,
+            ..wasgi_config::Limits::default()
+        };
+        let quota = |own, limits| {
+            let grant = Grant {
+                guest: "/data".to_owned(),
+                path: PathBuf::from("/srv/data"),
+                write: true,
+                quota: own,
+                max_files: None,
+            };
+            grants(&[grant], &limits)
+                .next()
+                .map(|mount| (mount.quota.bytes, mount.quota.files))
+        };
+        assert_eq!(quota(None, limits(0, 0)), Some((None, None)));
+        assert_eq!(quota(Some(5), limits(0, 7)), Some((Some(5), Some(7))));
+        assert_eq!(quota(Some(5), limits(3, 0)), Some((Some(3), None)));
+        assert_eq!(quota(None, limits(3, 0)), Some((Some(3), None)));
     }
 }

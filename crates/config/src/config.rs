@@ -128,6 +128,10 @@ pub struct Limits {
     pub start_time: Duration,
     /// `memory`: per instance.
     pub memory: u64,
+    /// `disk`: bytes in each folder that the app may write to; 0 for no limit.
+    pub disk: u64,
+    /// `disk-files`: files, folders and links there; 0 for no limit.
+    pub disk_files: u64,
     /// `temp`: bytes in the `/tmp` of all instances together.
     pub temp: u64,
     /// `temp-files`: files, folders and links there.
@@ -142,6 +146,8 @@ pub struct Limits {
     pub request_head: usize,
     /// `concurrency`: with isolation by request, how many requests run at a time.
     pub concurrency: u32,
+    /// `rate`: requests a second, and twice as many at once after a pause; 0 for no limit.
+    pub rate: u32,
     /// `queue`: how many requests may wait for a worker; 0 for none.
     pub queue: usize,
     /// `queue-time`: how long each of them may wait.
@@ -168,6 +174,8 @@ impl Default for Limits {
             time: Duration::from_secs(30),
             start_time: Duration::from_secs(60),
             memory: 256 << 20,
+            disk: 0,
+            disk_files: 0,
             temp: 256 << 20,
             temp_files: 10_000,
             open_files: 1000,
@@ -175,6 +183,7 @@ impl Default for Limits {
             reply_size: 1 << 30,
             request_head: 64 << 10,
             concurrency: 64,
+            rate: 0,
             queue: 64,
             queue_time: Duration::from_secs(10),
             connections: 1024,

@@ -7,16 +7,16 @@ use crate::limits::Typed;
 use crate::problem::{At, Problem};
 use crate::units::Unit;
 
+/// Largest values: what a counter of the system's holds.
+const MAX_BYTES: u64 = 1 << 50;
+const MAX_FILES: u64 = 1 << 40;
+
 /// As typed.
 #[derive(Debug, Default)]
 pub(crate) struct RawQuota {
     pub bytes: Option<At<Typed>>,
     pub files: Option<At<Typed>>,
 }
-
-/// Largest values: what a counter of the system's holds.
-const MAX_BYTES: u64 = 1 << 50;
-const MAX_FILES: u64 = 1 << 40;
 
 /// A text or a number; what it has to be is told with its range.
 pub(crate) fn typed(value: &Spanned<DeValue<'_>>) -> Option<Typed> {

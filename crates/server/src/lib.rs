@@ -15,6 +15,7 @@ mod inherited;
 mod listener;
 mod log;
 mod metrics;
+mod rate;
 mod request_id;
 mod route;
 mod run;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use wasgi_config::Limits;
 
 use crate::metrics::Figures;
+use crate::rate::Rate;
 use crate::runner::Runner;
 use crate::static_files::StaticFiles;
 use crate::worker::Pool;
@@ -14,12 +15,14 @@ pub struct Generation<R: Runner> {
     pub(crate) pool: Arc<Pool<R>>,
     pub(crate) limits: Limits,
     pub(crate) statics: StaticFiles,
+    pub(crate) rate: Option<Rate>,
 }
 
 impl<R: Runner> Generation<R> {
     /// Of `limits` the server takes what concerns requests and bodies. Requests for `statics` are not given to `pool`.
     pub fn new(pool: Arc<Pool<R>>, limits: Limits, statics: StaticFiles) -> Arc<Self> {
         Arc::new(Self {
+            rate: Rate::new(limits.rate),
             pool,
             limits,
             statics,

@@ -182,10 +182,21 @@ pub(super) fn own(mut record: Record, status: StatusCode, what: Option<&str>) ->
     response
 }
 
-/// [`own`], with `Retry-After`, rounded up to seconds.
+/// A 503 with `Retry-After`.
 pub(super) fn retry_later(record: Record, what: &str, after: Duration) -> Response<ReplyBody> {
+    later(record, StatusCode::SERVICE_UNAVAILABLE, what, after)
+}
+
+/// A 429 with `Retry-After`: the app gets more requests than `limits.rate`.
+pub(super) fn too_many(record: Record, after: Duration) -> Response<ReplyBody> {
+    let what = "the app gets too many requests a second";
+    later(record, StatusCode::TOO_MANY_REQUESTS, what, after)
+}
+
+/// [`own`], with `Retry-After`, rounded up to seconds.
+fn later(record: Record, status: StatusCode, what: &str, after: Duration) -> Response<ReplyBody> {
     let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-    let mut response = own(record, StatusCode::SERVICE_UNAVAILABLE, Some(what));
+    let mut response = own(record, status, Some(what));
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from(seconds));

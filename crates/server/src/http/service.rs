@@ -18,11 +18,14 @@ use wasgi_engine::{BodyError, Failure, Request, RequestBody};
 use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal};
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
-use super::reply::{Cut, Record, ReplyBody, of_app, of_files, own, own_and_close, retry_later, status};
+use super::reply::{
+    Cut, Record, ReplyBody, of_app, of_files, own, own_and_close, retry_later, status, too_many,
+};
 use super::timer::Timer;
 use super::turns::{Refused, Turns};
 use super::wire::Wire;
 use crate::log::Log;
+use crate::rate::Rate;
 use crate::route::Found;
 use crate::run::{Ending, Server};
 use crate::runner::Runner;
@@ -181,6 +184,10 @@ async fn answer<R: Runner>(
             record.warn(format_args!("cannot look for a file: {error}"));
             return Ok(own(record, StatusCode::INTERNAL_SERVER_ERROR, None));
         }
+    }
+    if let Some(Err(wait)) = generation.rate.as_ref().map(Rate::take) {
+        record.head = Some(head);
+        return Ok(too_many(record, wait));
     }
     let (body, limit) = (head.body(), generation.limits.request_body);
     let peer = &connection.peer;

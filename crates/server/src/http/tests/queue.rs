@@ -335,3 +335,19 @@ async fn max_requests_replaces_each_worker_in_its_own_time() {
         .collect();
     assert!(gaps.iter().all(|gap| *gap <= 110), "{gaps:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn more_requests_a_second_than_rate_get_a_429_that_says_when() {
+    let limits = Limits {
+        rate: 1,
+        ..Limits::default()
+    };
+    let server = Server::with(echo(), 1, None, limits).await;
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let all = server.all(&[get, get, last].concat()).await;
+    assert_eq!(statuses(&all), ["200", "200", "429"]);
+    assert!(all.contains("retry-after: 1\r\n"), "{all}");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(statuses(&server.all(&[get, last].concat()).await), ["200", "429"]);
+}
