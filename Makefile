@@ -45,6 +45,8 @@ test: ## Everything: formatting, lints, policy, unit and end-to-end tests, CPyth
 	@$(MAKE) policy
 	$(call say,packages of the examples)
 	@$(MAKE) packages
+	$(call say,programs that tests run beside wasgi)
+	@$(MAKE) test-tools
 	$(call say,unit and end-to-end tests)
 	@$(MAKE) test-rust
 	$(call say,CPython's own tests in the guest)
@@ -54,6 +56,10 @@ test: ## Everything: formatting, lints, policy, unit and end-to-end tests, CPyth
 .PHONY: test-rust
 test-rust: python packages ## Unit tests, and end-to-end tests of the real binary
 	@.ci/cargo-test $(CARGO) test --workspace --locked --no-fail-fast $(ARGS)
+
+.PHONY: test-tools
+test-tools: ## Programs that tests run beside wasgi: HAProxy, supervisor, a validator for Kubernetes
+	@tests/deps.sh
 
 .PHONY: test-python
 test-python: python ## CPython's own tests, inside the guest

@@ -10,7 +10,7 @@ use wasgi_server::{AccessFormat, Log, Threads};
 use crate::app_options::Chosen;
 use crate::failure::Failure;
 use crate::serve::LAST_LINES;
-use crate::{app_options, check_isolation, hosted, interpreter, spec};
+use crate::{app_options, check_isolation, hosted, interpreter, listen, spec};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +54,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         return check_isolation::run(matches, &chosen);
     }
     let Chosen { label, config } = chosen;
+    listen::certificates(&config.listen)?;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;
     let app = engine.app(spec::spec(&config), log.app(&config.app.name));

@@ -2,18 +2,51 @@
 
 use std::io::ErrorKind;
 
-use wasgi_config::Listen;
-use wasgi_server::{BindError, Inherited, Listener};
+use wasgi_config::{Https, Listen};
+use wasgi_server::{BindError, Inherited, Listener, Tls, TlsError};
 
 use crate::failure::Failure;
 
 /// Binds all of it, or takes over what was inherited.
 pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Listener>, Failure> {
+    let certificates = certificates(listen)?;
     let mut listeners = Vec::new();
     for address in &listen.http {
         listeners.extend(inherited.listen(address).await.map_err(cannot_listen)?);
     }
+    for (https, tls) in listen.https.iter().zip(certificates) {
+        let bound = inherited.listen(&https.address).await.map_err(cannot_listen)?;
+        listeners.extend(bound.into_iter().map(|listener| listener.over_tls(tls.clone())));
+    }
+    // The port as it was bound, if the system chose it.
+    let port = listeners
+        .iter()
+        .find_map(Listener::https_port)
+        .or(listen.https_port());
+    for address in &listen.redirect {
+        let bound = inherited.listen(address).await.map_err(cannot_listen)?;
+        let port = port.unwrap_or(443);
+        listeners.extend(bound.into_iter().map(|listener| listener.redirecting(port)));
+    }
     Ok(listeners)
+}
+
+/// Reads the certificates: what is wrong with one is a mistake of the configuration.
+pub(crate) fn certificates(listen: &Listen) -> Result<Vec<Tls>, Failure> {
+    let read = |https: &Https| Tls::of(&https.certificates).map_err(cannot_use);
+    listen.https.iter().map(read).collect()
+}
+
+fn cannot_use(error: TlsError) -> Failure {
+    let hint = match &error {
+        TlsError::Read { .. } => "give the user that runs wasgi the right to read it",
+        TlsError::Content { .. } => {
+            "cert is the PEM file of the certificate and those that vouch for it, key that of its private key, not encrypted"
+        }
+        TlsError::Mismatch { .. } => "give cert and key the files of one pair",
+        TlsError::Setup(_) => "this is a fault of wasgi's: please report it",
+    };
+    Failure::Usage(format!("wasgi: {:#}\nhint: {hint}", anyhow::Error::from(error)))
 }
 
 fn cannot_listen(error: BindError) -> Failure {

@@ -166,7 +166,11 @@ mod tests {
                     value: "hush".to_owned(),
                 }],
             },
-            listen: Listen { http: Vec::new() },
+            listen: Listen {
+                http: Vec::new(),
+                https: Vec::new(),
+                redirect: Vec::new(),
+            },
             limits: wasgi_config::Limits::default(),
             files: vec![Grant {
                 guest: "/data".to_owned(),

@@ -115,8 +115,34 @@ pub enum Entry {
 /// `[listen]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Where HTTP is served; at least one.
+    /// Where HTTP is served; at least one, unless there is `https`.
     pub http: Vec<Address>,
+    /// Where HTTP over TLS is served; each address once.
+    pub https: Vec<Https>,
+    /// Where clients are sent to `https`.
+    pub redirect: Vec<Address>,
+}
+
+/// One address of `https` in `[listen]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Https {
+    /// Where it listens.
+    pub address: Address,
+    /// Files of certificates and of their keys, as they were named; at least one pair. The first is for clients that
+    /// ask for none of the names.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Listen {
+    /// The port that `redirect` sends to: that of the first `https`.
+    pub fn https_port(&self) -> Option<u16> {
+        self.https.iter().find_map(|https| match https.address {
+            Address::Tcp { port, .. } => Some(port),
+            // A socket of systemd's is usually at the usual port.
+            Address::Passed(_) => Some(443),
+            Address::Unix(_) => None,
+        })
+    }
 }
 
 /// `[limits]`. Sizes are in bytes.

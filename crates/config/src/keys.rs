@@ -28,7 +28,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "env",
         ],
     ),
-    ("listen", &["http"]),
+    ("listen", &["http", "https", "redirect"]),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
 ];
@@ -184,7 +184,7 @@ mod tests {
                 "quux",
                 "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files] and [static]",
             ),
-            ("listen", "quux", "the keys of [listen] are http"),
+            ("listen", "quux", "the keys of [listen] are http, https, redirect"),
         ] {
             assert_eq!(hint(table, key), expected);
         }

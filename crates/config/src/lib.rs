@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use address::{Address, AddressError, Passed};
-pub use config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
+pub use config::{App, Config, Entry, Grant, Https, Isolation, Limits, Listen, Secret};
 pub use limits::{LIMITS, LimitKey};
 pub use log::{APP, AccessFormat, LogTo, Logging};
 pub use log_format::{Field, FormatError, LogFormat, Piece, Scale};

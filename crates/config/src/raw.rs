@@ -1,5 +1,7 @@
 //! The configuration as it was typed: names known, types right, nothing else looked at.
 
+mod https;
+
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -10,6 +12,7 @@ use crate::problem::{At, Place, Problem};
 use crate::quota::{self, RawQuota};
 use crate::static_files::RawStatic;
 use crate::trace::RawTrace;
+pub(crate) use https::RawHttps;
 
 /// What was typed, from the file and from options.
 #[derive(Default)]
@@ -34,6 +37,8 @@ pub(crate) struct Raw {
     pub probe: Option<At<String>>,
     pub env: Vec<(String, RawVariable)>,
     pub http: Option<Vec<At<String>>>,
+    pub https: Vec<RawHttps>,
+    pub redirect: Vec<At<String>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
     pub log: RawLog,
@@ -282,6 +287,13 @@ impl Reader<'_> {
                 }
                 _ => self.raw.http = self.text("listen.http", value).map(|address| vec![address]),
             },
+            "https" => self.https(value),
+            "redirect" => {
+                self.raw.redirect = match value.get_ref() {
+                    DeValue::Array(_) => self.list("listen.redirect", value),
+                    _ => self.text("listen.redirect", value).into_iter().collect(),
+                };
+            }
             _ => self.unknown("listen", key),
         }
     }

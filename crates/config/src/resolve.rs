@@ -1,12 +1,14 @@
 //! From what was typed to what is meant: paths found, units converted, variables filled in.
 
 use std::ffi::OsStr;
+mod listen;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::address::{Address, UNIX_PATH_MAX};
-use crate::config::{App, Config, Entry, Grant, Isolation, Limits, Listen, Secret};
+use crate::address::UNIX_PATH_MAX;
+use crate::config::{App, Config, Entry, Grant, Isolation, Limits, Secret};
 use crate::problem::{At, Place, Problem};
 use crate::raw::{Raw, RawGrant, RawVariable};
 use crate::route::{self, Host, Route, RouteError};
@@ -57,7 +59,7 @@ impl Resolver<'_> {
             .map_or(Some(100), |at| self.range(at, 1, 10_000));
         let probe = self.probe(raw);
         let (env, secrets) = self.environment(raw);
-        let http = self.addresses(raw);
+        let listen = self.listen(raw);
         let limits = self.limits(raw);
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
@@ -102,7 +104,7 @@ impl Resolver<'_> {
                 env,
                 secrets,
             },
-            listen: Listen { http },
+            listen,
             limits,
             files: files.into_iter().map(|(grant, _)| grant).collect(),
             log,
@@ -418,35 +420,6 @@ impl Resolver<'_> {
             }
         }
         (plain, secrets)
-    }
-
-    pub(crate) fn addresses(&mut self, raw: &Raw) -> Vec<Address> {
-        let Some(typed) = &raw.http else {
-            return vec![Address::Tcp {
-                host: "127.0.0.1".to_owned(),
-                port: 8000,
-            }];
-        };
-        let mut addresses = Vec::new();
-        for at in typed {
-            match at.value.parse::<Address>() {
-                Ok(Address::Unix(path)) => {
-                    if let Some(path) = self.socket(at, &path) {
-                        addresses.push((at, Address::Unix(path)));
-                    }
-                }
-                Ok(address) => addresses.push((at, address)),
-                Err(error) => self.problems.push(at.problem(error.what, error.hint)),
-            }
-        }
-        for (index, (at, address)) in addresses.iter().enumerate() {
-            let any_port = matches!(address, Address::Tcp { port: 0, .. });
-            if !any_port && addresses[..index].iter().any(|(_, other)| other == address) {
-                self.problems
-                    .push(at.problem(format!("`{}` is given twice", at.value), "keep one of the two"));
-            }
-        }
-        addresses.into_iter().map(|(_, address)| address).collect()
     }
 
     /// The path of a unix socket that need not be there, in a folder that must.

@@ -148,9 +148,7 @@ impl Resolver<'_> {
         }
         defaults.isolation.as_ref().map(|at| self.isolation(at));
         let own = typed.own.into_iter().map(|own| self.own(own)).collect();
-        let listen = Listen {
-            http: self.addresses(&raw),
-        };
+        let listen = self.listen(&raw);
         let limits = self.limits(&raw);
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);

@@ -24,6 +24,7 @@ mod site;
 mod static_files;
 mod systemd;
 mod threads;
+mod tls;
 mod upgrade;
 mod worker;
 
@@ -40,5 +41,6 @@ pub use site::{Down, Generation, Site};
 pub use static_files::{StaticError, StaticFiles};
 pub use systemd::Notify;
 pub use threads::Threads;
+pub use tls::{Tls, TlsError};
 pub use upgrade::{Upgrade, UpgradeError};
 pub use worker::{Busy, Pool, Workers};

@@ -15,6 +15,8 @@ use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 use wasgi_config::Address;
 
+use crate::tls::Tls;
+
 /// Connections the system holds until they are accepted.
 const BACKLOG: u32 = 1024;
 
@@ -27,6 +29,16 @@ pub struct Listener {
     /// As configured.
     address: String,
     kind: Arc<Kind>,
+    speaks: Speaks,
+}
+
+/// What is spoken on a listener's connections.
+#[derive(Clone, Debug)]
+pub(crate) enum Speaks {
+    Http,
+    Https(Tls),
+    /// HTTP, and each reply sends the client to https at this port.
+    Redirect(u16),
 }
 
 /// A listener's socket, for as long as it listens.
@@ -158,7 +170,32 @@ impl Listener {
         Self {
             address: address.to_string(),
             kind: Arc::new(kind),
+            speaks: Speaks::Http,
         }
+    }
+
+    /// Speaks HTTP over TLS.
+    pub fn over_tls(mut self, tls: Tls) -> Self {
+        self.speaks = Speaks::Https(tls);
+        self
+    }
+
+    /// Serves nothing, and sends clients to https at this port.
+    pub fn redirecting(mut self, port: u16) -> Self {
+        self.speaks = Speaks::Redirect(port);
+        self
+    }
+
+    /// The port that was bound, if TLS is spoken there.
+    pub fn https_port(&self) -> Option<u16> {
+        match self.speaks {
+            Speaks::Https(_) => self.port(),
+            Speaks::Http | Speaks::Redirect(_) => None,
+        }
+    }
+
+    pub(crate) fn speaks(&self) -> &Speaks {
+        &self.speaks
     }
 
     /// The address as configured.
@@ -217,8 +254,19 @@ impl AsFd for Kind {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.kind {
-            Kind::Tcp { local, .. } => write!(f, "http://{local}"),
-            Kind::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Kind::Tcp { local, .. } => {
+                let s = if matches!(self.speaks, Speaks::Https(_)) {
+                    "s"
+                } else {
+                    ""
+                };
+                write!(f, "http{s}://{local}")?;
+            }
+            Kind::Unix { path, .. } => write!(f, "unix:{}", path.display())?,
+        }
+        match self.speaks {
+            Speaks::Redirect(port) => write!(f, ", sending to https at port {port}"),
+            Speaks::Http | Speaks::Https(_) => Ok(()),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use wasgi_config::Limits;
 
 use crate::http::{Peer, serve};
-use crate::listener::{Accepted, Listener};
+use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
 use crate::route::Routes;
 use crate::runner::Runner;
@@ -84,6 +85,10 @@ pub async fn run<R: Runner>(
     let mut accepting = JoinSet::new();
     for listener in listeners {
         server.log.note(format_args!("listening on {listener}"));
+        if let Speaks::Https(tls) = listener.speaks().clone() {
+            let log = server.log.clone();
+            accepting.spawn(async move { tls.watch(&log).await });
+        }
         accepting.spawn(accept(
             listener,
             Arc::clone(&server),
@@ -146,24 +151,48 @@ async fn accept<R: Runner>(
         };
         refused = false;
         let (server, stopping) = (Arc::clone(&server), stopping.clone());
+        let speaks = listener.speaks().clone();
         match accepted {
             Accepted::Tcp(stream, remote) => {
                 let Ok(local) = stream.local_addr() else { continue };
-                let served = serve(stream, Peer::tcp(remote, local), server, stopping);
-                tokio::spawn(async move {
-                    served.await;
-                    drop(permit);
-                });
+                let peer = Peer::tcp(remote, local).speaking(&speaks);
+                tokio::spawn(connection(stream, peer, speaks, server, stopping, permit));
             }
             Accepted::Unix(stream) => {
-                let served = serve(stream, Peer::unix(), server, stopping);
-                tokio::spawn(async move {
-                    served.await;
-                    drop(permit);
-                });
+                let peer = Peer::unix().speaking(&speaks);
+                tokio::spawn(connection(stream, peer, speaks, server, stopping, permit));
             }
         }
     }
+}
+
+/// Serves a connection, and gives its permit back.
+async fn connection<S, R>(
+    stream: S,
+    peer: Peer,
+    speaks: Speaks,
+    server: Arc<Server<R>>,
+    mut stopping: watch::Receiver<Option<Ending>>,
+    permit: OwnedSemaphorePermit,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Runner,
+{
+    match speaks {
+        Speaks::Http | Speaks::Redirect(_) => serve(stream, peer, server, stopping).await,
+        Speaks::Https(tls) => {
+            let agreed = tokio::select! {
+                agreed = tls.handshake(stream) => agreed,
+                // It has no request yet. After a handover nobody is in a hurry.
+                _ = stopping.wait_for(|ending| *ending == Some(Ending::Stop)) => return,
+            };
+            // Whoever does not agree on keys has gone, or been told by TLS.
+            if let Ok(stream) = agreed {
+                serve(stream, peer, server, stopping).await;
+            }
+        }
+    }
+    drop(permit);
 }
 
 fn is_about_the_peer(error: &io::Error) -> bool {

@@ -64,6 +64,8 @@ impl RawServer {
                         reader.listen(key, value);
                     }
                     self.raw.http = reader.raw.http.take();
+                    self.raw.https = std::mem::take(&mut reader.raw.https);
+                    self.raw.redirect = std::mem::take(&mut reader.raw.redirect);
                 }
                 "limits" => {
                     for (key, value) in reader.table(key, value) {

@@ -24,6 +24,7 @@ use super::reply::{
 use super::timer::Timer;
 use super::turns::{Refused, Turns};
 use super::wire::Wire;
+use crate::listener::Speaks;
 use crate::log::Log;
 use crate::rate::Rate;
 use crate::route::Found;
@@ -45,6 +46,10 @@ pub(crate) struct Peer {
     pub(crate) remote: (String, String),
     /// What it connected to; `None` on a unix socket.
     pub(crate) server: Option<(String, String)>,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+    /// The port that it is to come to with https instead.
+    pub(crate) redirect: Option<u16>,
 }
 
 impl Peer {
@@ -59,6 +64,8 @@ impl Peer {
         Self {
             remote: text(remote),
             server: Some(text(local)),
+            scheme: "http",
+            redirect: None,
         }
     }
 
@@ -66,7 +73,19 @@ impl Peer {
         Self {
             remote: Default::default(),
             server: None,
+            scheme: "http",
+            redirect: None,
         }
+    }
+
+    /// As its listener says.
+    pub(crate) fn speaking(mut self, speaks: &Speaks) -> Self {
+        match speaks {
+            Speaks::Http => {}
+            Speaks::Https(_) => self.scheme = "https",
+            Speaks::Redirect(port) => self.redirect = Some(*port),
+        }
+        self
     }
 }
 
@@ -152,6 +171,9 @@ async fn answer<R: Runner>(
         // hyper has found a request that the wire did not hand it.
         None => return Err(Cut),
     };
+    if let Some(port) = connection.peer.redirect {
+        return Ok(to_https(record, head, port));
+    }
     let routes = server.routes();
     let Some(Found { site, mount }) = routes.find(head.host(), &head.path()) else {
         record.head = Some(head);
@@ -192,7 +214,7 @@ async fn answer<R: Runner>(
     let (body, limit) = (head.body(), generation.limits.request_body);
     let peer = &connection.peer;
     let from = EnvironConnection {
-        scheme: "http",
+        scheme: peer.scheme,
         remote: (&peer.remote.0, &peer.remote.1),
         server: peer.server.as_ref().map(|server| (&*server.0, &*server.1)),
     };
@@ -294,6 +316,35 @@ fn unavailable(record: Record, down: &Down) -> Response<ReplyBody> {
         Down::Drained => "the app takes no requests at present",
     };
     retry_later(record, what, UNAVAILABLE_RETRY)
+}
+
+/// Sends the client to the same target over TLS.
+fn to_https(mut record: Record, head: Head, port: u16) -> Response<ReplyBody> {
+    let host = head.field("host").unwrap_or_default();
+    // A port is digits behind the last colon; one within an IPv6 address is followed by a bracket.
+    let end = host.iter().rposition(|byte| !byte.is_ascii_digit());
+    let name = match end {
+        Some(at) if host[at] == b':' => &host[..at],
+        _ => host,
+    };
+    let port = if port == 443 {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    // `*` and absolute targets have no place behind a host.
+    let target = Some(head.target()).filter(|target| target.starts_with(b"/"));
+    let location = [b"https://", name, port.as_bytes(), target.unwrap_or(b"/")].concat();
+    let has_name = !name.is_empty();
+    record.head = Some(head);
+    match HeaderValue::from_bytes(&location) {
+        Ok(location) if has_name => {
+            let mut response = own(record, StatusCode::PERMANENT_REDIRECT, None);
+            response.headers_mut().insert(header::LOCATION, location);
+            response
+        }
+        _ => own(record, StatusCode::BAD_REQUEST, Some("the request names no host")),
+    }
 }
 
 /// The answer for a request that the app gave no reply to.

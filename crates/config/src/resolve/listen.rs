@@ -1,0 +1,88 @@
+//! `[listen]`, as meant.
+
+use std::path::PathBuf;
+
+use super::{Kind, Resolver};
+use crate::address::Address;
+use crate::config::{Https, Listen};
+use crate::problem::At;
+use crate::raw::Raw;
+
+impl Resolver<'_> {
+    pub(crate) fn listen(&mut self, raw: &Raw) -> Listen {
+        let http = match &raw.http {
+            Some(typed) => self.addresses(typed),
+            None if raw.https.is_empty() => vec![Address::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port: 8000,
+            }],
+            None => Vec::new(),
+        };
+        let https = self.https(raw);
+        let redirect = self.addresses(&raw.redirect);
+        let listen = Listen {
+            http,
+            https,
+            redirect,
+        };
+        if let (Some(at), true) = (raw.redirect.first(), listen.https_port().is_none()) {
+            self.problems.push(at.problem(
+                "there is no https on a TCP port to send clients to",
+                "add https = { address = \"0.0.0.0:443\", cert = \"cert.pem\", key = \"key.pem\" }",
+            ));
+        }
+        listen
+    }
+
+    fn addresses(&mut self, typed: &[At<String>]) -> Vec<Address> {
+        let mut addresses = Vec::new();
+        for at in typed {
+            if let Some(address) = self.address(at) {
+                let any_port = matches!(address, Address::Tcp { port: 0, .. });
+                if !any_port && addresses.contains(&address) {
+                    self.problems
+                        .push(at.problem(format!("`{}` is given twice", at.value), "keep one of the two"));
+                }
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    fn address(&mut self, at: &At<String>) -> Option<Address> {
+        match at.value.parse::<Address>() {
+            Ok(Address::Unix(path)) => self.socket(at, &path).map(Address::Unix),
+            Ok(address) => Some(address),
+            Err(error) => {
+                self.problems.push(at.problem(error.what, error.hint));
+                None
+            }
+        }
+    }
+
+    /// Certificates for one address are told apart by the name that a client asks for.
+    fn https(&mut self, raw: &Raw) -> Vec<Https> {
+        let mut found: Vec<Https> = Vec::new();
+        for typed in &raw.https {
+            let address = self.address(&typed.address);
+            let (cert, key) = (self.file_as_named(&typed.cert), self.file_as_named(&typed.key));
+            let (Some(address), Some(cert), Some(key)) = (address, cert, key) else {
+                continue;
+            };
+            match found.iter_mut().find(|https| https.address == address) {
+                Some(https) => https.certificates.push((cert, key)),
+                None => found.push(Https {
+                    address,
+                    certificates: vec![(cert, key)],
+                }),
+            }
+        }
+        found
+    }
+
+    /// A file's path with its links left in it: a certificate is renewed by pointing its link elsewhere.
+    fn file_as_named(&mut self, at: &At<String>) -> Option<PathBuf> {
+        self.find(at, Kind::File, None)?;
+        Some(self.base(at).join(&at.value))
+    }
+}

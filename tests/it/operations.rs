@@ -1,0 +1,160 @@
+//! examples/systemd, examples/supervisor and examples/kubernetes, each by the program that they are for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::server::{Run, config, folder, project, run, wasgi};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn example(name: &str) -> String {
+    fs::read_to_string(project().join("examples").join(name)).expect("the example is there")
+}
+
+fn tool(name: &str) -> Command {
+    let path = project().join("target/test-tools/bin").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make test-tools` first",
+        path.display()
+    );
+    Command::new(path)
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        println!("not run: there is no systemd-analyze here");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let write = |name: &str| {
+        // systemd looks whether the program is there.
+        let text =
+            example(&format!("systemd/{name}")).replace("/usr/local/bin/wasgi", env!("CARGO_BIN_EXE_wasgi"));
+        fs::write(dir.path().join(name), text).expect("can be written");
+        dir.path().join(name)
+    };
+    let units: [PathBuf; 2] = ["wasgi.service", "wasgi.socket"].map(write);
+    let verified = run(Command::new("systemd-analyze").arg("verify").args(&units), SOON);
+    // Of our units: the machine's own may have faults.
+    let lines = verified.stderr.lines();
+    let ours: Vec<&str> = lines.filter(|line| line.contains("wasgi")).collect();
+    assert!(
+        verified.status.success() && ours.is_empty(),
+        "{}",
+        verified.stderr
+    );
+}
+
+#[test]
+fn kubernetes_manifests_fit_their_schemas() {
+    let file = project().join("examples/kubernetes/wasgi.yaml");
+    let validated = run(tool("kubernetes-validate").arg("--strict").arg(&file), SOON);
+    assert!(
+        validated.status.success(),
+        "{}{}",
+        validated.stdout,
+        validated.stderr
+    );
+}
+
+/// supervisord with the example's program; ends with this value.
+struct Supervisor {
+    file: PathBuf,
+}
+
+impl Supervisor {
+    fn start(dir: &Path) -> Self {
+        let program = wasgi();
+        let cache = program.get_envs().find(|(name, _)| *name == "XDG_CACHE_HOME");
+        let cache = cache.and_then(|(_, value)| value).expect("is set");
+        let text = example("supervisor/wasgi.conf")
+            .replace("/usr/local/bin/wasgi", env!("CARGO_BIN_EXE_wasgi"))
+            .replace(
+                "/etc/wasgi/server.toml",
+                &dir.join("app.toml").display().to_string(),
+            )
+            .replace("user=wasgi\n", "")
+            .replace("/var/cache/wasgi", &cache.to_string_lossy())
+            .replace("/var/log/wasgi.log", &dir.join("log").display().to_string());
+        let at = |name: &str| dir.join(name).display().to_string();
+        let own = format!(
+            "[supervisord]\nlogfile={}\npidfile={}\nchildlogdir={}\n\
+             [unix_http_server]\nfile={socket}\n[supervisorctl]\nserverurl=unix://{socket}\n\
+             [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = \
+             supervisor.rpcinterface:make_main_rpcinterface\n\n{text}",
+            at("supervisord.log"),
+            at("supervisord.pid"),
+            dir.display(),
+            socket = at("supervisor.sock"),
+        );
+        let file = dir.join("supervisord.conf");
+        fs::write(&file, own).expect("can be written");
+        let started = run(tool("supervisord").arg("-c").arg(&file), SOON);
+        assert!(started.status.success(), "{}{}", started.stdout, started.stderr);
+        Self { file }
+    }
+
+    fn ask(&self, words: &[&str]) -> Run {
+        run(tool("supervisorctl").arg("-c").arg(&self.file).args(words), SOON)
+    }
+
+    /// The process id once the program runs, and is not `other`.
+    #[track_caller]
+    fn running(&self, other: Option<i32>) -> i32 {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let said = self.ask(&["status", "wasgi"]).stdout;
+            let pid = said
+                .split_once("RUNNING")
+                .and_then(|(_, rest)| rest.split_once("pid "))
+                .and_then(|(_, rest)| rest.split(',').next())
+                .and_then(|pid| pid.trim().parse().ok());
+            match pid {
+                Some(pid) if Some(pid) != other => return pid,
+                _ => assert!(Instant::now() < deadline, "not running: {said}"),
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.ask(&["shutdown"]);
+    }
+}
+
+#[test]
+fn supervisor_starts_restarts_and_stops_it() {
+    let dir = folder(&config("pep3333", "workers = 1"));
+    let supervisor = Supervisor::start(dir.path());
+    let first = supervisor.running(None);
+    let restarted = supervisor.ask(&["restart", "wasgi"]);
+    assert!(
+        restarted.stdout.contains("wasgi: started"),
+        "{}",
+        restarted.stdout
+    );
+    let second = supervisor.running(Some(first));
+    kill_process(Pid::from_raw(second).expect("not 0"), Signal::KILL).expect("it runs");
+    let third = supervisor.running(Some(second));
+    assert_ne!(third, first);
+    let stopped = supervisor.ask(&["stop", "wasgi"]);
+    assert!(stopped.stdout.contains("wasgi: stopped"), "{}", stopped.stdout);
+    let log = fs::read_to_string(dir.path().join("log")).expect("is there");
+    assert_eq!(log.matches("listening on ").count(), 3, "{log}");
+    assert_eq!(
+        log.matches("stopping: running requests may finish").count(),
+        2,
+        "{log}"
+    );
+    let status = supervisor.ask(&["status", "wasgi"]).stdout;
+    assert!(status.contains("STOPPED"), "{status}");
+}
