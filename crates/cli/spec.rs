@@ -83,6 +83,7 @@ pub(crate) fn limits(limits: &wasgi_config::Limits) -> Limits {
     Limits {
         time: limits.time,
         start: limits.start_time,
+        slow: (!limits.slow.is_zero()).then_some(limits.slow),
         memory: limits.memory,
         temp: Quota {
             bytes: Some(limits.temp),

@@ -150,6 +150,8 @@ impl Listen {
 pub struct Limits {
     /// `time`: wall clock per request.
     pub time: Duration,
+    /// `slow`: wall clock of a request until the log has its Python stack; zero for never.
+    pub slow: Duration,
     /// `start-time`: wall clock for starting Python and importing the app.
     pub start_time: Duration,
     /// `memory`: per instance.
@@ -198,6 +200,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(30),
+            slow: Duration::ZERO,
             start_time: Duration::from_secs(60),
             memory: 256 << 20,
             disk: 0,

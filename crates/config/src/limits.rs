@@ -39,6 +39,14 @@ pub const LIMITS: &[LimitKey] = &[
         set: |limits, value| limits.time = ms(value),
     },
     LimitKey {
+        name: "slow",
+        default: "0s",
+        help: "Wall clock of a request until the log has its Python stack, once; it goes on; 0s is never",
+        unit: Unit::Time,
+        range: (0, DAY),
+        set: |limits, value| limits.slow = ms(value),
+    },
+    LimitKey {
         name: "start-time",
         default: "60s",
         help: "Wall clock for starting Python and importing the app",
@@ -298,6 +306,7 @@ mod tests {
     fn the_defaults_told_are_the_defaults_used() {
         let mut limits = Limits {
             time: ms(1),
+            slow: ms(1),
             start_time: ms(1),
             memory: 1,
             disk: 1,

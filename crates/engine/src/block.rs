@@ -20,6 +20,11 @@ pub(crate) fn take<'a>(block: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
+/// Key and value of each whole pair.
+pub(crate) fn pairs(mut block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || Some((take(&mut block)?, take(&mut block)?)))
+}
+
 /// Whether `block` is whole pairs from end to end. The guest's entry relies on it.
 pub(crate) fn is_whole(mut block: &[u8]) -> bool {
     while !block.is_empty() {
@@ -40,6 +45,8 @@ mod tests {
         push(&mut block, "REQUEST_METHOD", "GET");
         push(&mut block, "QUERY_STRING", "");
         assert!(is_whole(&block));
+        assert_eq!(pairs(&block).next(), Some((&b"REQUEST_METHOD"[..], &b"GET"[..])));
+        assert_eq!(pairs(&block).count(), 2);
         let mut rest = &block[..];
         let parts: Vec<_> = std::iter::from_fn(|| take(&mut rest)).collect();
         assert_eq!(parts, [&b"REQUEST_METHOD"[..], b"GET", b"QUERY_STRING", b""]);

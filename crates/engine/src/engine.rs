@@ -17,6 +17,7 @@ use crate::memory::{GUARD, Memories, RESERVED};
 use crate::mounts::Usages;
 use crate::private_folder::checksum;
 use crate::python::PythonFiles;
+use crate::python_stack::PythonLayout;
 use crate::scratch::Scratch;
 use crate::ticker::Ticker;
 use crate::ticks::Ticks;
@@ -39,6 +40,7 @@ pub struct Engine {
     /// The guest with the host's functions: what an instance of any app is made from.
     pub(crate) linked: InstancePre<Guest>,
     bare: Arc<OnceLock<Arc<Image>>>,
+    layout: Arc<OnceLock<Option<Arc<PythonLayout>>>>,
     library: Arc<Mutex<Option<Arc<FolderState>>>>,
     pub(crate) ticks: Arc<Ticks>,
     /// Tells the guest from others.
@@ -79,6 +81,7 @@ impl Engine {
             wasmtime,
             linked,
             bare: Arc::default(),
+            layout: Arc::default(),
             library: Arc::default(),
             cpu: Arc::new(Cpu::new(cores, ticks.clone())),
             ticks,
@@ -125,6 +128,15 @@ impl Engine {
         let state = Arc::new(FolderState::look(folder, passed_over)?);
         *library = state.is_settled().then(|| state.clone());
         Ok(state)
+    }
+
+    /// Where Python's stack is found in a guest's memory. `None` if that cannot be told: then logs do without.
+    pub(crate) fn python_layout(&self) -> Option<Arc<PythonLayout>> {
+        let find = || {
+            let image = self.bare().ok()?.view().ok()?;
+            PythonLayout::find(&image).map(Arc::new)
+        };
+        self.layout.get_or_init(find).clone()
     }
 }
 

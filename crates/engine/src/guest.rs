@@ -12,6 +12,7 @@ use crate::exchange::{BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySi
 use crate::files::Files;
 use crate::lines::InstanceLog;
 use crate::locks;
+use crate::python_stack::PythonLayout;
 use crate::reply;
 use crate::ticks::Ticks;
 use crate::time_limit::{InterruptWords, TimeLimit};
@@ -35,6 +36,12 @@ pub(crate) struct Guest {
     pub(crate) entropy: Vec<(u32, u32)>,
     /// The block of the running call.
     pub(crate) block: Vec<u8>,
+    /// The environ block of the running request, once the guest has read it.
+    pub(crate) environ: Vec<u8>,
+    /// Whether the log knows that the request is slow.
+    pub(crate) told_slow: bool,
+    /// Where Python's stack is; `None` if the guest is of another version.
+    pub(crate) python: Option<Arc<PythonLayout>>,
     /// The running request.
     pub(crate) exchange: Option<Exchange>,
     pub(crate) locks: locks::Owner,
@@ -233,6 +240,8 @@ impl Exchange {
 pub(crate) fn begin(guest: &mut Guest, request: Request, limit: TimeLimit) -> usize {
     guest.log.mark(Some(request.id));
     guest.block = request.environ;
+    guest.environ.clear();
+    guest.told_slow = false;
     guest.exchange = Some(Exchange::new(request.body, request.reply));
     guest.limit = limit;
     guest.memory_limit.refused = false;

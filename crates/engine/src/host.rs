@@ -12,6 +12,7 @@ use crate::exchange::{BodyError, FilePart};
 use crate::guest::{Exchange, Guest, Sent};
 use crate::locks::{Kind, Range, Refused};
 use crate::snapshot::MAX_ENTROPY;
+use crate::stack_log::At;
 use crate::time_limit::{self, InterruptWords, Stopped, Waited, strike};
 use crate::wasi;
 
@@ -62,6 +63,11 @@ fn block_read(mut caller: Caller<'_, Guest>, to: i32, length: i32) -> wasmtime::
         block.len()
     );
     target.copy_from_slice(&block);
+    let guest = caller.data_mut();
+    // Of other calls it holds secrets.
+    if guest.exchange.is_some() {
+        guest.environ = block;
+    }
     Ok(())
 }
 
@@ -98,7 +104,7 @@ async fn body_read(mut caller: Caller<'_, Guest>, to: i32, length: i32) -> wasmt
     let Some(mut exchange) = caller.data_mut().exchange.take() else {
         return Ok(-errno::EBADF);
     };
-    let waited = caller.data().limit.wait(exchange.read(most)).await;
+    let waited = time_limit::wait(&mut caller, At::ReadsBody, exchange.read(most)).await;
     let Some(read) = settle(&mut caller, exchange, waited)? else {
         return Ok(-errno::EINTR);
     };
@@ -139,7 +145,7 @@ async fn reply_body(
         let Some(mut exchange) = caller.data_mut().exchange.take() else {
             return Ok(-errno::EBADF);
         };
-        let waited = caller.data().limit.wait(exchange.room()).await;
+        let waited = time_limit::wait(&mut caller, At::SendsReply, exchange.room()).await;
         let went = match waited {
             Waited::Done(Ok(())) => exchange.send(piece, last),
             _ => Sent::All,
@@ -180,7 +186,7 @@ async fn reply_file(
     let Some(mut exchange) = caller.data_mut().exchange.take() else {
         return Ok(-errno::EBADF);
     };
-    let waited = caller.data().limit.wait(exchange.room()).await;
+    let waited = time_limit::wait(&mut caller, At::SendsReply, exchange.room()).await;
     if let Waited::Done(Ok(())) = waited {
         match exchange.send_file(FilePart { file, offset, length }) {
             Sent::All => {}

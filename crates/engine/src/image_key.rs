@@ -179,6 +179,7 @@ impl Digest {
             time,
             grace,
             start,
+            slow: _,
             memory,
             temp: _,
             open_files: _,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{AsContext, Store, Trap, TypedFunc, WasmParams, WasmResults};
 use wasmtime_wasi::I32Exit;
 
 use crate::abi;
@@ -17,6 +17,7 @@ use crate::image::PAGE;
 use crate::mounts::MountError;
 use crate::rewind::{Rewind, difference};
 use crate::snapshot::Snapshot;
+use crate::stack_log;
 use crate::time_limit::{Stopped, TimeLimit};
 
 /// What an instance takes beside its linear memory, in bytes, about: a fiber's stack, tables, what WASI holds.
@@ -188,9 +189,19 @@ impl Instance {
         let length = begin(
             self.store.data_mut(),
             request,
-            TimeLimit::new(limits.time, limits.grace),
+            TimeLimit::new(limits.time, limits.grace).slow(limits.slow),
         );
         let (result, cpu) = call(self.app.engine(), &mut self.store, &self.handle, length as i32).await;
+        match &result {
+            Err(End::TimeLimit) => {
+                let what = format!("was stopped {:?} after its time limit", limits.grace);
+                stack_log::tell(self.store.as_context(), &what);
+            }
+            Err(End::Crashed(how)) => {
+                stack_log::tell(self.store.as_context(), &format!("crashed the instance: {how}"));
+            }
+            Ok(_) | Err(End::Exited(_)) => {}
+        }
         let guest = self.store.data_mut();
         let exchange = guest.exchange.take();
         let refused = guest.memory_limit.refused;

@@ -117,6 +117,8 @@ pub struct Limits {
     pub grace: Duration,
     /// Wall clock for starting Python and importing the app.
     pub start: Duration,
+    /// How long a request takes until the log is told where it is; it goes on.
+    pub slow: Option<Duration>,
     /// Linear memory and tables per instance, in bytes.
     pub memory: u64,
     /// What the `/tmp` of all the app's instances may hold together.
@@ -136,6 +138,7 @@ impl Default for Limits {
             time: Duration::from_secs(30),
             grace: Duration::from_secs(1),
             start: Duration::from_secs(60),
+            slow: None,
             memory: 256 << 20,
             temp: Quota {
                 bytes: Some(256 << 20),

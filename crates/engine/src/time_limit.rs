@@ -1,11 +1,13 @@
 //! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use wasmtime::{Memory, StoreContextMut};
+use wasmtime::{Caller, Memory, StoreContextMut};
 
 use crate::guest::Guest;
+use crate::stack_log::{self, At};
 
 /// When a call is interrupted, and when it is stopped.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +16,8 @@ pub(crate) struct TimeLimit {
     strike: Instant,
     /// The instance is stopped from here on.
     stop: Instant,
+    /// From here on, after this long, the log is told where it is.
+    pub(crate) slow: Option<(Instant, Duration)>,
     struck: bool,
 }
 
@@ -39,23 +43,53 @@ impl TimeLimit {
         Self {
             strike,
             stop: strike + grace.min(longest),
+            slow: None,
             struck: false,
         }
+    }
+
+    /// The log is told where a call is that takes longer than `slow`.
+    pub(crate) fn slow(mut self, slow: Option<Duration>) -> Self {
+        self.slow = slow.and_then(|slow| Some((Instant::now().checked_add(slow)?, slow)));
+        self
     }
 
     pub(crate) fn struck(&self) -> bool {
         self.struck
     }
 
+    /// The next stage.
+    fn next(&self) -> Instant {
+        if self.struck { self.stop } else { self.strike }
+    }
+
     /// Waits for `work`, at most until the next stage of the limit.
-    pub(crate) async fn wait<T>(&self, work: impl Future<Output = T>) -> Waited<T> {
-        let until = if self.struck { self.stop } else { self.strike };
-        match tokio::time::timeout_at(until.into(), work).await {
+    async fn wait<T>(&self, work: impl Future<Output = T>) -> Waited<T> {
+        match tokio::time::timeout_at(self.next().into(), work).await {
             Ok(value) => Waited::Done(value),
             Err(_) if self.struck => Waited::Stopped,
             Err(_) => Waited::Struck,
         }
     }
+}
+
+/// Waits in the host for `work`, at most until the next stage of the limit.
+pub(crate) async fn wait<T>(
+    caller: &mut Caller<'_, Guest>,
+    at: At,
+    work: impl Future<Output = T>,
+) -> Waited<T> {
+    let mut work = pin!(work);
+    let limit = caller.data().limit;
+    if let Some((when, slow)) = stack_log::due(caller.data())
+        && when < limit.next()
+    {
+        match tokio::time::timeout_at(when.into(), work.as_mut()).await {
+            Ok(value) => return Waited::Done(value),
+            Err(_) => stack_log::tell_slow(caller, slow, at),
+        }
+    }
+    limit.wait(work).await
 }
 
 /// What is looked at when a guest has seen a tick.
@@ -69,6 +103,11 @@ pub(crate) fn check(mut store: StoreContextMut<'_, Guest>, now: Instant) -> wasm
     }
     if now >= limit.strike && !limit.struck {
         strike(&mut store);
+    }
+    if let Some((when, slow)) = stack_log::due(store.data())
+        && now >= when
+    {
+        stack_log::tell_slow(&mut store, slow, At::Runs);
     }
     Ok(())
 }

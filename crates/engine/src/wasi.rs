@@ -18,7 +18,8 @@ use crate::guest::Guest;
 use crate::host::slice_mut;
 use crate::mounts::{self, MountError};
 use crate::spec::Mount;
-use crate::time_limit::{Stopped, Waited, strike};
+use crate::stack_log::At;
+use crate::time_limit::{self, Stopped, Waited, strike};
 
 /// Most open files, folders and streams of one instance; `limits.open-files` and the guest's own bound (entry/files.c) come
 /// first.
@@ -184,7 +185,7 @@ async fn poll_oneoff(
             None => std::future::pending().await,
         }
     };
-    match caller.data().limit.wait(wait).await {
+    match time_limit::wait(&mut caller, At::Sleeps, wait).await {
         Waited::Done(()) => {}
         Waited::Struck => {
             strike(&mut caller.as_context_mut());

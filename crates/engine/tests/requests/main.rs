@@ -8,4 +8,5 @@ mod rewinds;
 mod secrets;
 mod share;
 mod site;
+mod slow;
 mod start_up;
