@@ -29,6 +29,7 @@ const CONNECTION: Connection<'static> = Connection {
     scheme: "http",
     remote: ("127.0.0.1", "54321"),
     server: Some(("127.0.0.1", "8000")),
+    own_fields: &[],
 };
 
 fn head(bytes: &[u8]) -> Head {

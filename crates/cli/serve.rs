@@ -73,6 +73,9 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     // Before there are threads.
     let inherited = Inherited::take().context("cannot take over the sockets handed over")?;
     let log = Log::start(&chosen.config.log).with_context(|| cannot_log(&chosen.config.log))?;
+    if let Some(tracing) = &chosen.config.trace {
+        log.trace(tracing).context("cannot start sending traces")?;
+    }
     let engine = interpreter::engine(matches)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
     let served = threads.block_on(serve(

@@ -191,6 +191,15 @@ fn access_lines_are_combined_with_time_and_worker() {
 }
 
 #[test]
+fn every_reply_tells_the_id_that_the_log_has() {
+    let mark = SERVER.log.mark();
+    let reply = SERVER.request("GET", "/quiet?id", "X-Request-Id: forged\r\n", b"");
+    let line = SERVER.log.wait_for(mark, "/quiet?id");
+    let id = reply.header("X-Request-Id").expect("an id");
+    assert!(line.ends_with(&format!(" id={id}")) && id != "forged", "{line}");
+}
+
+#[test]
 fn a_failed_request_shows_the_client_its_id() {
     let mark = SERVER.log.mark();
     let reply = SERVER.get("/raising").expect(500);

@@ -31,4 +31,5 @@ mod start_up;
 mod static_files;
 mod systemd;
 mod tls;
+mod traces;
 mod upgrade;

@@ -17,6 +17,7 @@ const CONNECTION: Connection<'_> = Connection {
     scheme: "http",
     remote: ("192.0.2.1", "40000"),
     server: Some(("127.0.0.1", "8000")),
+    own_fields: &[],
 };
 
 fn guard() -> Guard {

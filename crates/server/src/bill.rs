@@ -5,7 +5,7 @@
 //! other: whichever comes last writes the line.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasgi_engine::{Report, Rewound};
 
@@ -16,6 +16,22 @@ pub(crate) struct Cost {
     pub(crate) ran: Option<(Duration, u64)>,
     /// Going back to the snapshot, if that was done.
     pub(crate) rewound: Option<Rewound>,
+    pub(crate) times: Times,
+}
+
+/// When each step of a request was done, as far as it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// It was given to the workers.
+    pub(crate) queued: Option<Instant>,
+    /// A worker took it.
+    pub(crate) taken: Option<Instant>,
+    /// The worker had an instance, which it had not before.
+    pub(crate) restored: Option<Instant>,
+    /// The app was done with it.
+    pub(crate) handled: Option<Instant>,
+    /// The instance was back at its snapshot.
+    pub(crate) rewound: Option<Instant>,
 }
 
 /// What writes the access line.
@@ -39,7 +55,13 @@ impl Bill {
         let bill = Arc::new(Self(Mutex::new(State::Open)));
         let meter = Meter {
             bill: Some(Arc::clone(&bill)),
-            cost: Cost::default(),
+            cost: Cost {
+                times: Times {
+                    queued: Some(Instant::now()),
+                    ..Times::default()
+                },
+                ..Cost::default()
+            },
         };
         (bill, meter)
     }
@@ -82,12 +104,27 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    pub(crate) fn taken(&mut self) {
+        self.cost.times.taken = self.now();
+    }
+
+    pub(crate) fn restored(&mut self) {
+        self.cost.times.restored = self.now();
+    }
+
     pub(crate) fn ran(&mut self, report: &Report) {
         self.cost.ran = Some((report.cpu, report.memory));
+        self.cost.times.handled = self.now();
     }
 
     pub(crate) fn rewound(&mut self, rewound: Rewound) {
         self.cost.rewound = Some(rewound);
+        self.cost.times.rewound = self.now();
+    }
+
+    /// Nobody looks at a clock for a bill that nobody asked for.
+    fn now(&self) -> Option<Instant> {
+        self.bill.as_ref().map(|_| Instant::now())
     }
 }
 

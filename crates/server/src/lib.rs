@@ -25,6 +25,7 @@ mod static_files;
 mod systemd;
 mod threads;
 mod tls;
+mod trace;
 mod upgrade;
 mod worker;
 

@@ -27,7 +27,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 pub use wasgi_config::AccessFormat;
-use wasgi_config::{APP, LogTo, Logging};
+use wasgi_config::{APP, LogTo, Logging, Tracing};
 use wasgi_engine::AppLog;
 
 pub(crate) use access::Access;
@@ -38,11 +38,13 @@ use datagram::Datagrams;
 use date::DateCache;
 use desk::{Desk, Share};
 use escape::escape;
+pub(crate) use escape::json;
 use file::{LogFile, Rotation};
 pub use recent::Tail;
 use sink::{Sink, Stream};
 
 use crate::request_id::RequestId;
+use crate::trace::{MaybeTracer, Tracer};
 
 /// Longest line of an app, in bytes before escaping.
 const LINE_MAX: usize = 8 << 10;
@@ -66,6 +68,8 @@ struct Front {
     files: Option<Files>,
     apps: RwLock<HashMap<Arc<str>, Arc<App>>>,
     format: AccessFormat,
+    trusts_request_id: bool,
+    tracer: MaybeTracer,
 }
 
 /// A file per app. Its desk has a thread of its own: a terminal that hangs does not keep lines from the files.
@@ -126,6 +130,8 @@ impl Log {
                 files,
                 apps: RwLock::default(),
                 format: settings.access.clone(),
+                trusts_request_id: settings.trust_request_id,
+                tracer: MaybeTracer::new(),
             }),
         })
     }
@@ -142,8 +148,27 @@ impl Log {
                 files: None,
                 apps: RwLock::default(),
                 format,
+                trusts_request_id: false,
+                tracer: MaybeTracer::new(),
             }),
         })
+    }
+
+    /// Has the spans of requests sent to a collector from now on.
+    ///
+    /// # Errors
+    /// When the thread that sends them cannot be started.
+    pub fn trace(&self, tracing: &Tracing) -> io::Result<()> {
+        let front = Arc::downgrade(&self.front);
+        let tell = move |text: fmt::Arguments<'_>| {
+            if let Some(front) = front.upgrade() {
+                Self { front }.warn(text);
+            }
+        };
+        let tracer = Tracer::start(tracing, Box::new(tell))?;
+        // A second one is not started.
+        let _ = self.front.tracer.set(tracer);
+        Ok(())
     }
 
     /// A line about what the server does.
@@ -199,6 +224,9 @@ impl Log {
     /// Waits until all lines have been written, but not longer than `most`.
     pub fn flush(&self, most: Duration) {
         let end = Instant::now() + most;
+        if let Some(tracer) = self.tracer() {
+            tracer.flush(end);
+        }
         self.front.desks().for_each(|desk| desk.flush(end));
     }
 
@@ -239,6 +267,15 @@ impl Log {
     /// Whether access lines tell what their requests cost.
     pub(crate) fn has_bill(&self) -> bool {
         self.front.format.has_bill()
+    }
+
+    /// Whether what peers call their requests is taken over.
+    pub(crate) fn trusts_request_id(&self) -> bool {
+        self.front.trusts_request_id
+    }
+
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.front.tracer.get()
     }
 
     /// What is known of an app, from now on.

@@ -502,10 +502,14 @@ impl<R: Runner> Lease<R> {
             return false;
         };
         let number = self.number;
+        meter.taken();
         let live = match (&mut worker.live, self.reserved.take()) {
             (Some(live), _) => live,
             (absent, Some(share)) => match self.pool.start_for_request(share).await {
-                Ok(live) => absent.insert(live),
+                Ok(live) => {
+                    meter.restored();
+                    absent.insert(live)
+                }
                 Err(why) => {
                     let mut reply = request.reply;
                     reply.fail(Failure::NotStarted(why));

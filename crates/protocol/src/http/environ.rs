@@ -15,6 +15,8 @@ pub struct Connection<'a> {
     pub remote: (&'a str, &'a str),
     /// Address and port the peer connected to; `None` on a unix socket, where the Host field has to tell.
     pub server: Option<(&'a str, &'a str)>,
+    /// Fields that the server itself sets, by names in lower case; the peer's own of these names are dropped.
+    pub own_fields: &'a [(&'a str, &'a [u8])],
 }
 
 impl Head {
@@ -74,7 +76,12 @@ impl Head {
         if let Some(field) = self.content_type {
             block.push(b"CONTENT_TYPE", self.at(&self.fields[field].value))?;
         }
-        self.push_fields(&mut block)?;
+        self.push_fields(&mut block, connection.own_fields)?;
+        for (name, value) in connection.own_fields {
+            let mut key = name.as_bytes().to_vec();
+            as_key(&mut key);
+            block.push_parts(&[b"HTTP_", &key], &[value])?;
+        }
         Ok(block.into_bytes())
     }
 
@@ -101,13 +108,17 @@ impl Head {
         self.authority().0
     }
 
-    fn push_fields(&self, block: &mut EnvironBlock) -> Result<(), TooLong> {
+    fn push_fields(&self, block: &mut EnvironBlock, own: &[(&str, &[u8])]) -> Result<(), TooLong> {
+        let is_own = |name: &[u8]| {
+            own.iter()
+                .any(|(own, _)| name.eq_ignore_ascii_case(own.as_bytes()))
+        };
         // A bit per field that an earlier one of its name has taken along; heads have at most 100.
         let mut taken = 0u128;
         let mut key = [0; 64];
         for (index, field) in self.fields.iter().enumerate() {
             let name = self.at(&field.name);
-            if taken & (1 << index) != 0 || !is_passed(name) {
+            if taken & (1 << index) != 0 || !is_passed(name) || is_own(name) {
                 continue;
             }
             let is_same = |other: &[u8]| other.len() == name.len() && other.eq_ignore_ascii_case(name);
@@ -222,11 +233,13 @@ mod tests {
         scheme: "http",
         remote: ("192.0.2.1", "40000"),
         server: Some(("127.0.0.1", "8000")),
+        own_fields: &[],
     };
     const UNIX: Connection<'_> = Connection {
         scheme: "http",
         remote: ("", ""),
         server: None,
+        own_fields: &[],
     };
 
     fn head(text: &str) -> Head {
@@ -295,6 +308,16 @@ mod tests {
         assert_eq!(get(head, &TCP, "HTTP_CONTENT_LENGTH"), None);
         assert_eq!(get(head, &TCP, "CONTENT_TYPE").unwrap(), "t");
         assert_eq!(get(head, &TCP, "CONTENT_LENGTH").unwrap(), "7");
+    }
+
+    #[test]
+    fn what_the_server_sets_no_peer_can() {
+        let own_fields: &[(&str, &[u8])] = &[("x-request-id", b"ours")];
+        let connection = Connection { own_fields, ..TCP };
+        let head =
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a\r\nX-REQUEST-ID: b\r\nx_request_id: c\r\n\r\n";
+        assert_eq!(get(head, &connection, "HTTP_X_REQUEST_ID").unwrap(), "ours");
+        assert_eq!(get(head, &TCP, "HTTP_X_REQUEST_ID").unwrap(), "a,b");
     }
 
     #[test]

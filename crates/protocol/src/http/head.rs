@@ -95,6 +95,14 @@ impl Head {
         Some(self.at(&field.value))
     }
 
+    /// The value of the field of this name, if there is one and no second.
+    pub fn only_field(&self, name: &str) -> Option<&[u8]> {
+        let is_same = |field: &&Field| self.at(&field.name).eq_ignore_ascii_case(name.as_bytes());
+        let mut fields = self.fields.iter().filter(is_same);
+        let field = fields.next()?;
+        fields.next().is_none().then(|| self.at(&field.value))
+    }
+
     pub(super) fn at(&self, range: &Range<u32>) -> &[u8] {
         &self.raw[range.start as usize..range.end as usize]
     }

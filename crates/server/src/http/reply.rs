@@ -20,6 +20,7 @@ use crate::content::Content;
 use crate::log::Access;
 use crate::request_id::RequestId;
 use crate::static_files::{Answer, AnswerBody};
+use crate::trace::{self, Traced, Tracer};
 use crate::worker::TakenBy;
 
 /// The connection ends here, without (the rest of) a reply.
@@ -35,6 +36,7 @@ pub(super) struct Record {
     /// The app that the request is for, if it is for one.
     pub(super) app: Option<Arc<str>>,
     pub(super) id: RequestId,
+    trace: Option<trace::Context>,
     pub(super) worker: Option<TakenBy>,
     /// Open if a worker took the request and the log is to tell what it cost.
     bill: Option<Arc<Bill>>,
@@ -50,6 +52,7 @@ impl Record {
             head: None,
             app: None,
             id: RequestId::random(),
+            trace: None,
             worker: None,
             bill: None,
             started: Instant::now(),
@@ -60,12 +63,37 @@ impl Record {
 
     /// What the worker that takes the request notes its cost with.
     pub(super) fn open_bill(&mut self) -> Meter {
-        if !self.connection.log.has_bill() {
+        if !self.connection.log.has_bill() && self.tracer().is_none() {
             return Meter::default();
         }
         let (bill, meter) = Bill::open();
         self.bill = Some(bill);
         meter
+    }
+
+    /// Takes over what a trusted peer calls the request, and finds its place in a trace.
+    pub(super) fn identify(&mut self, head: &Head) {
+        let log = &self.connection.log;
+        let is_trusted = log.trusts_request_id();
+        if is_trusted && let Some(id) = head.only_field(REQUEST_ID.as_str()).and_then(RequestId::given) {
+            self.id = id;
+        }
+        self.trace = match log.tracer() {
+            Some(tracer) => Some(tracer.context(head, is_trusted)),
+            None => trace::Context::of(head),
+        };
+    }
+
+    /// The `traceparent` for the app, if it is not the peer's.
+    pub(super) fn traceparent(&self) -> Option<String> {
+        self.connection.log.tracer()?;
+        self.trace.map(|context| context.to_string())
+    }
+
+    /// What takes the request's spans, if it has any.
+    fn tracer(&self) -> Option<(&Tracer, trace::Context)> {
+        let context = self.trace.filter(|context| context.sampled)?;
+        Some((self.connection.log.tracer()?, context))
     }
 
     fn is_head(&self) -> bool {
@@ -92,13 +120,18 @@ impl Drop for Record {
             app: self.app.take(),
             status: if self.status == 0 { 499 } else { self.status },
             bytes: self.bytes,
+            started: self.started,
             time: self.started.elapsed(),
             worker: self.worker.as_ref().and_then(TakenBy::number),
             id: self.id,
+            trace: self.trace,
         };
+        if !self.connection.log.has_bill() {
+            entry.log(None);
+        }
         match self.bill.take() {
             Some(bill) => bill.replied(Box::new(entry)),
-            None => entry.log(self.connection.log.has_bill().then(Cost::default).as_ref()),
+            None => Box::new(entry).write(&Cost::default()),
         }
     }
 }
@@ -110,9 +143,11 @@ struct Entry {
     app: Option<Arc<str>>,
     status: u16,
     bytes: u64,
+    started: Instant,
     time: Duration,
     worker: Option<u32>,
     id: RequestId,
+    trace: Option<trace::Context>,
 }
 
 impl Entry {
@@ -127,14 +162,56 @@ impl Entry {
             worker: self.worker,
             cost,
             id: self.id,
+            trace: self.trace.map(|context| context.trace_id()),
+        });
+    }
+
+    fn trace(&self, cost: &Cost) {
+        let (Some(context), Some(tracer)) = (self.trace, self.connection.log.tracer()) else {
+            return;
+        };
+        if !context.sampled {
+            return;
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let target = self.head.as_ref().map(Head::target).unwrap_or_default();
+        let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
+        tracer.record(Traced {
+            context,
+            app: self.app.as_deref().unwrap_or_default().to_owned(),
+            id: self.id.to_string(),
+            method: text(self.head.as_ref().map(Head::method).unwrap_or_default()),
+            path: text(path),
+            peer: self.connection.peer.remote.0.clone(),
+            status: self.status,
+            bytes: self.bytes,
+            began: self.started,
+            took: self.time,
+            cost: *cost,
         });
     }
 }
 
 impl Line for Entry {
     fn write(self: Box<Self>, cost: &Cost) {
-        self.log(Some(cost));
+        if self.connection.log.has_bill() {
+            self.log(Some(cost));
+        }
+        self.trace(cost);
     }
+}
+
+/// What clients and proxies call a request by.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Tells the client the request's id, in every reply, and in place of what the app may say: it is the one that the log
+/// has.
+pub(super) fn with_id(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    let id = HeaderValue::from_str(response.body().record.id.as_str());
+    if let Ok(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
 }
 
 /// The status of a failure whose head has not gone out; `None` when nobody is there to read it.
@@ -345,7 +422,7 @@ pub(super) fn of_app(
 
 /// The app's fields for hyper, without those that frame the body, and the length they tell.
 fn header_map(fields: Vec<(Bytes, Bytes)>) -> Result<(HeaderMap, Option<u64>), &'static str> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + 2);
+    let mut headers = HeaderMap::with_capacity(fields.len() + 3);
     let mut length = None;
     for (name, value) in fields {
         let name = HeaderName::from_bytes(&name).map_err(|_| "a header's name is malformed")?;

@@ -19,7 +19,7 @@ use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal}
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
 use super::reply::{
-    Cut, Record, ReplyBody, of_app, of_files, own, own_and_close, retry_later, status, too_many,
+    Cut, Record, ReplyBody, of_app, of_files, own, own_and_close, retry_later, status, too_many, with_id,
 };
 use super::timer::Timer;
 use super::turns::{Refused, Turns};
@@ -117,7 +117,7 @@ pub(crate) async fn serve<S, R>(
         let answer = answer(Arc::clone(&server), Arc::clone(&connection), request.into_body());
         let stopped = &stopped;
         async move {
-            let mut response = answer.await?;
+            let mut response = with_id(answer.await?);
             if stopped.borrow().is_some() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
@@ -171,6 +171,7 @@ async fn answer<R: Runner>(
         // hyper has found a request that the wire did not hand it.
         None => return Err(Cut),
     };
+    record.identify(&head);
     if let Some(port) = connection.peer.redirect {
         return Ok(to_https(record, head, port));
     }
@@ -212,11 +213,14 @@ async fn answer<R: Runner>(
         return Ok(too_many(record, wait));
     }
     let (body, limit) = (head.body(), generation.limits.request_body);
-    let peer = &connection.peer;
+    let (peer, traceparent) = (&connection.peer, record.traceparent());
+    let mut own_fields = vec![("x-request-id", record.id.as_str().as_bytes())];
+    own_fields.extend(traceparent.iter().map(|text| ("traceparent", text.as_bytes())));
     let from = EnvironConnection {
         scheme: peer.scheme,
         remote: (&peer.remote.0, &peer.remote.1),
         server: peer.server.as_ref().map(|server| (&*server.0, &*server.1)),
+        own_fields: &own_fields,
     };
     let environ = head.environ(&from, mount);
     record.head = Some(head);

@@ -5,6 +5,7 @@ mod bills;
 mod bodies;
 mod demand;
 mod framing;
+mod ids;
 mod queue;
 mod times;
 
@@ -179,6 +180,21 @@ impl Server {
     async fn with(app: Closure, workers: u32, max_requests: Option<u64>, limits: Limits) -> Self {
         let lines = Lines::default();
         let log = Log::to(Box::new(lines.clone()), AccessFormat::Combined, false).unwrap();
+        Self::with_all(app, workers, max_requests, limits, log, lines).await
+    }
+
+    async fn with_log(app: Closure, log: Log) -> Self {
+        Self::with_all(app, 1, None, Limits::default(), log, Lines::default()).await
+    }
+
+    async fn with_all(
+        app: Closure,
+        workers: u32,
+        max_requests: Option<u64>,
+        limits: Limits,
+        log: Log,
+        lines: Lines,
+    ) -> Self {
         let pool = Pool::start(
             app,
             Workers::always(workers, workers),

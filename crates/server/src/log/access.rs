@@ -10,6 +10,7 @@ use super::date::DateCache;
 use super::escape::{json, quoted};
 use crate::bill::Cost;
 use crate::request_id::RequestId;
+use crate::trace::TraceId;
 
 /// What is told of one request.
 pub(crate) struct Access<'a> {
@@ -29,6 +30,7 @@ pub(crate) struct Access<'a> {
     /// If it is to be told.
     pub(crate) cost: Option<&'a Cost>,
     pub(crate) id: RequestId,
+    pub(crate) trace: Option<TraceId>,
 }
 
 impl Access<'_> {
@@ -80,6 +82,9 @@ impl Access<'_> {
                 None => write!(line, " rewind=-"),
             };
         }
+        if let Some(trace) = self.trace {
+            let _ = write!(line, " trace={trace}");
+        }
         let _ = write!(line, " id={}", self.id);
     }
 
@@ -116,6 +121,9 @@ impl Access<'_> {
                 let _ = write!(line, ",\"pages\":{pages}");
             }
             let _ = write!(line, ",\"rewind_ms\":{}", Milliseconds(rewound.time));
+        }
+        if let Some(trace) = self.trace {
+            let _ = write!(line, ",\"trace\":\"{trace}\"");
         }
         let _ = write!(line, ",\"id\":\"{}\"}}", self.id);
     }
@@ -158,6 +166,7 @@ mod tests {
             worker: Some(3),
             cost,
             id: RequestId::random(),
+            trace: None,
         };
         let (mut line, mut dates) = (String::new(), DateCache::default());
         access.write(&format, &mut dates, &mut line);
@@ -205,7 +214,11 @@ mod tests {
                 ",\"cpu_ms\":0.812,\"memory\":43909120,\"pages\":98,\"rewind_ms\":0.160",
             ),
         ] {
-            let cost = Cost { ran, rewound };
+            let cost = Cost {
+                ran,
+                rewound,
+                ..Cost::default()
+            };
             let line = |format| billed(head, format, Some(&cost));
             let expected = format!("1.042ms app=shop worker=3{combined} id=ID");
             assert!(line(AccessFormat::CombinedBill).ends_with(&expected));

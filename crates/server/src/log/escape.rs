@@ -72,7 +72,7 @@ pub(super) fn quoted(line: &mut String, bytes: &[u8]) {
 }
 
 /// Appends `bytes`, read as latin-1, as a JSON string with its quotes (RFC 8259 7).
-pub(super) fn json(line: &mut String, bytes: &[u8]) {
+pub(crate) fn json(line: &mut String, bytes: &[u8]) {
     line.push('"');
     for &byte in bytes {
         match byte {

@@ -83,6 +83,7 @@ fn line(head: &Head, format: &AccessFormat, cost: &Cost) -> String {
         worker: Some(3),
         cost: format.has_bill().then_some(cost),
         id: RequestId::random(),
+        trace: None,
     };
     let (mut line, mut dates) = (String::new(), DateCache::default());
     access.write(format, &mut dates, &mut line);

@@ -59,7 +59,13 @@ impl Access<'_> {
             }
             Field::CommonDate => return line.push_str(&date::common(began.as_secs())),
             Field::CTime => return line.push_str(&date::ctime(began.as_secs())),
-            Field::User | Field::Trace => None,
+            Field::Trace => {
+                if let Some(trace) = self.trace {
+                    let _ = write!(line, "{trace}");
+                }
+                return;
+            }
+            Field::User => None,
             Field::Status => Some(u128::from(self.status)),
             Field::Size => Some(u128::from(self.bytes)),
             Field::Took(scale) => Some(count(self.time, *scale)),
