@@ -34,7 +34,7 @@ impl Coding {
 }
 
 /// How much a client likes each coding, in thousandths; 0: it does not take it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Accepted {
     codings: [u16; 3],
     /// What it does not mention is taken, but anything it does mention is liked better.

@@ -8,6 +8,7 @@
 //! What a request names is opened relative to a folder that was opened when the app was loaded, and the kernel keeps it
 //! in there; no path is ever checked first and used later.
 
+mod cache;
 mod conditions;
 mod listing;
 mod names;
@@ -19,6 +20,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use http::header::{self, HeaderValue};
@@ -35,6 +37,9 @@ use crate::coding::{Accepted, Coding};
 
 /// The methods that files answer.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+/// How many mounts have been opened.
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// The folders of one app, longest mount first.
 #[derive(Debug, Default)]
@@ -53,6 +58,8 @@ pub struct StaticError {
 #[derive(Debug)]
 struct Mount {
     at: String,
+    /// Another for each that was ever opened.
+    number: u64,
     root: Root,
     index: Vec<String>,
     try_files: Vec<TryFile>,
@@ -94,6 +101,7 @@ impl StaticFiles {
                 .and_then(|text| HeaderValue::from_str(text).ok());
             Ok(Arc::new(Mount {
                 at: it.mount.clone(),
+                number: COUNT.fetch_add(1, Ordering::Relaxed),
                 root,
                 index: it.index.clone(),
                 try_files: it.try_files.clone(),
@@ -144,6 +152,14 @@ impl Mount {
             return Ok(None);
         };
         let accepted = Accepted::of(head.field("accept-encoding"));
+        let key = (head.method() == b"GET").then(|| cache::Key {
+            mount: self.number,
+            path: rest.into(),
+            accepted,
+        });
+        if let Some(chosen) = key.as_ref().and_then(cache::get) {
+            return Ok(Some(chosen.reply(head, &self.keep, SystemTime::now())));
+        }
         let found = match self.search(wanted, accepted, Wait::Never) {
             Err(Trouble::NotInMemory) => {
                 let (mount, rest) = (Arc::clone(self), rest.to_vec());
@@ -177,6 +193,13 @@ impl Mount {
             }
         }
         Ok(Some(match hit {
+            Hit::File(mut chosen) if key.is_some() && chosen.size() <= cache::LARGEST => {
+                // One that fails now fails as well when it is sent.
+                if let (Ok(()), Some(key)) = (chosen.read().await, key) {
+                    cache::put(key, chosen.clone());
+                }
+                chosen.reply(head, &self.keep, SystemTime::now())
+            }
             Hit::File(chosen) => chosen.reply(head, &self.keep, SystemTime::now()),
             Hit::Redirect => redirect(head),
             Hit::Page(page) => Answer {
@@ -269,12 +292,13 @@ impl Mount {
         let varies = siblings.iter().any(Option::is_some);
         let coding = accepted.best(|coding| siblings[coding as usize].is_some());
         let chosen = coding.and_then(|coding| siblings[coding as usize].take());
-        Ok(Place::File(Chosen {
-            file: chosen.unwrap_or(file),
+        Ok(Place::File(Chosen::new(
+            chosen.unwrap_or(file),
             content_type,
             coding,
             varies,
-        }))
+            SystemTime::now(),
+        )))
     }
 }
 

@@ -17,15 +17,33 @@ use crate::coding::Coding;
 use crate::content::{Content, Open, Part};
 
 /// A file that was chosen for a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chosen {
-    pub(super) file: File,
+    source: Source,
+    size: u64,
+    validators: Validators,
     /// `text/html; charset=utf-8`: that of the file without its compression.
-    pub(super) content_type: HeaderValue,
+    content_type: HeaderValue,
     /// The compression that the file has been given beforehand.
-    pub(super) coding: Option<Coding>,
+    coding: Option<Coding>,
     /// Whether another client may be sent another file for the same path.
-    pub(super) varies: bool,
+    varies: bool,
+}
+
+/// Where a file's bytes are.
+#[derive(Clone)]
+enum Source {
+    Disk(Open),
+    Memory(Bytes),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Source::Disk(_) => "Disk",
+            Source::Memory(_) => "Memory",
+        })
+    }
 }
 
 /// How long clients may keep a file.
@@ -73,9 +91,52 @@ impl Answer {
 }
 
 impl Chosen {
+    pub(super) fn new(
+        file: File,
+        content_type: HeaderValue,
+        coding: Option<Coding>,
+        varies: bool,
+        now: SystemTime,
+    ) -> Self {
+        Self {
+            validators: validators(&file, coding, now),
+            size: file.size,
+            source: Source::Disk(Arc::new(file.fd)),
+            content_type,
+            coding,
+            varies,
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads all of it, and lets go of the file.
+    ///
+    /// # Errors
+    /// As [`Content::poll_piece`].
+    pub(super) async fn read(&mut self) -> std::io::Result<()> {
+        let part = self.part(&(0..self.size));
+        self.source = Source::Memory(Content::new([part]).whole().await?);
+        Ok(())
+    }
+
+    fn part(&self, range: &Range<u64>) -> Part {
+        match &self.source {
+            Source::Disk(file) => Part::Span {
+                file: Arc::clone(file),
+                at: range.start,
+                end: range.end,
+            },
+            // No longer than what is in memory.
+            Source::Memory(bytes) => Part::Text(bytes.slice(range.start as usize..range.end as usize)),
+        }
+    }
+
     /// The reply to a GET or HEAD.
     pub(super) fn reply(self, head: &Head, keep: &Keep, now: SystemTime) -> Answer {
-        let validators = self.validators(now);
+        let validators = &self.validators;
         let mut headers = HeaderMap::with_capacity(12);
         if let Ok(tag) = HeaderValue::from_str(&validators.tag) {
             headers.insert(header::ETAG, tag);
@@ -97,7 +158,7 @@ impl Chosen {
             Outcome::Failed => return Answer::status(StatusCode::PRECONDITION_FAILED, []),
         }
 
-        let size = self.file.size;
+        let size = self.size;
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         if let Some(coding) = self.coding {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
@@ -107,20 +168,15 @@ impl Chosen {
             Some(field) if head.method() == b"GET" && validators.takes_range(head) => ranges(field, size),
             _ => Ranges::All,
         };
-        let file: Open = Arc::new(self.file.fd);
-        let span = |range: &Range<u64>| Part::Span {
-            file: Arc::clone(&file),
-            at: range.start,
-            end: range.end,
-        };
+        let span = |range: &Range<u64>| self.part(range);
         let (status, content) = match asked {
             Ranges::All => {
-                headers.insert(header::CONTENT_TYPE, self.content_type);
+                headers.insert(header::CONTENT_TYPE, self.content_type.clone());
                 (StatusCode::OK, Content::new([span(&(0..size))]))
             }
             Ranges::Some(asked) => match &asked[..] {
                 [range] => {
-                    headers.insert(header::CONTENT_TYPE, self.content_type);
+                    headers.insert(header::CONTENT_TYPE, self.content_type.clone());
                     headers.insert(header::CONTENT_RANGE, value(&content_range(range, size)));
                     (StatusCode::PARTIAL_CONTENT, Content::new([span(range)]))
                 }
@@ -148,26 +204,21 @@ impl Chosen {
             body: AnswerBody::Content(content),
         }
     }
+}
 
-    /// The tag is made of what changes with the file: its time, size and inode.
-    fn validators(&self, now: SystemTime) -> Validators {
-        let since = self.file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut tag = format!(
-            "\"{:x}-{:x}-{:x}",
-            since.as_nanos(),
-            self.file.size,
-            self.file.inode
-        );
-        if let Some(coding) = self.coding {
-            tag.push('-');
-            tag.push_str(coding.name());
-        }
-        tag.push('"');
-        Validators {
-            tag,
-            // RFC 9110 8.8.2.1: never later than the reply.
-            modified: whole_seconds(self.file.modified.min(now)),
-        }
+/// The tag is made of what changes with the file: its time, size and inode.
+fn validators(file: &File, coding: Option<Coding>, now: SystemTime) -> Validators {
+    let since = file.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut tag = format!("\"{:x}-{:x}-{:x}", since.as_nanos(), file.size, file.inode);
+    if let Some(coding) = coding {
+        tag.push('-');
+        tag.push_str(coding.name());
+    }
+    tag.push('"');
+    Validators {
+        tag,
+        // RFC 9110 8.8.2.1: never later than the reply.
+        modified: whole_seconds(file.modified.min(now)),
     }
 }
 
@@ -223,4 +274,24 @@ fn date(time: SystemTime) -> HeaderValue {
 /// A value that is made of digits and letters.
 fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A file of so many bytes, in memory.
+    pub(in crate::static_files) fn short(size: usize) -> Chosen {
+        Chosen {
+            source: Source::Memory(Bytes::from(vec![b'x'; size])),
+            size: size as u64,
+            validators: Validators {
+                tag: "\"a\"".to_owned(),
+                modified: UNIX_EPOCH,
+            },
+            content_type: HeaderValue::from_static("text/plain"),
+            coding: None,
+            varies: false,
+        }
+    }
 }
