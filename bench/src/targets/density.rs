@@ -111,6 +111,8 @@ fn first_requests(mut times: Vec<f64>) -> Outcome {
 /// The apps, in a folder of their own with a cache of their own.
 struct Farm {
     folder: PathBuf,
+    /// Flask and what it needs.
+    packages: PathBuf,
     count: usize,
 }
 
@@ -119,20 +121,16 @@ impl Farm {
         let kind = if options.own_packages { "own" } else { "shared" };
         let farm = Self {
             folder: place.out.join(format!("density-{kind}")),
+            packages: place.packages()?,
             count: options.tenants,
         };
-        let packages = place.packages()?;
-        farm.write(&packages, options.own_packages)
+        farm.write(options.own_packages)
             .map_err(|error| format!("{}: {error}", farm.folder.display()))?;
         Ok(farm)
     }
 
     /// Files that are right already are left alone, and with them the images made of them.
-    fn write(&self, packages: &Path, own: bool) -> io::Result<()> {
-        let site = self.folder.join("site");
-        if !site.is_dir() {
-            copy(packages, &site, false)?;
-        }
+    fn write(&self, own: bool) -> io::Result<()> {
         let tenants = self.folder.join("tenants");
         for entry in fs::read_dir(&tenants).into_iter().flatten() {
             let entry = entry?;
@@ -147,9 +145,13 @@ impl Farm {
         for number in 0..self.count {
             let folder = tenants.join(name(number));
             fs::create_dir_all(&folder)?;
-            let path = if own { "packages".into() } else { site.clone() };
+            let path = if own {
+                "packages".into()
+            } else {
+                self.packages.clone()
+            };
             if own && !folder.join("packages").is_dir() {
-                copy(&site, &folder.join("packages"), true)?;
+                link(&self.packages, &folder.join("packages"))?;
             }
             put(
                 &folder.join("app.toml"),
@@ -163,8 +165,9 @@ impl Farm {
     fn command(&self, place: &Place, name: &str, port: u16) -> Result<Launch, String> {
         let file = self.folder.join("server.toml");
         let text = format!(
-            "apps = [\"tenants/*/app.toml\"]\nhosts = [\"{{name}}.test\"]\ngrant = [\"site\"]\nidle-timeout = \"{}s\"\n\n\
+            "apps = [\"tenants/*/app.toml\"]\nhosts = [\"{{name}}.test\"]\ngrant = [{:?}]\nidle-timeout = \"{}s\"\n\n\
              [listen]\nhttp = \"127.0.0.1:{port}\"\n",
+            self.packages,
             IDLE_TIMEOUT.as_secs()
         );
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -293,16 +296,15 @@ fn put(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
-/// Copies a folder; with `link` its files are the same ones under further names.
-fn copy(from: &Path, to: &Path, link: bool) -> io::Result<()> {
+/// Gives each file of a folder a further name in another.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());
         match entry.file_type()?.is_dir() {
-            true => copy(&entry.path(), &target, link)?,
-            false if link => fs::hard_link(entry.path(), target)?,
-            false => fs::copy(entry.path(), target).map(drop)?,
+            true => link(&entry.path(), &target)?,
+            false => fs::hard_link(entry.path(), target)?,
         }
     }
     Ok(())
