@@ -8,6 +8,7 @@ mod build;
 mod builds;
 mod check;
 mod check_isolation;
+mod dev;
 mod difference;
 mod failure;
 mod hosted;
@@ -33,6 +34,7 @@ const EXAMPLES: &str = "\
 Start with:
   wasgi serve app.toml      serve what app.toml describes
   wasgi serve hello:app     serve `app` of hello.py in this folder
+  wasgi dev hello:app       the same while you write it: reloads, shows tracebacks
   wasgi check app.toml      find out whether it would be served
   wasgi help serve          all options, with examples
 
@@ -52,6 +54,7 @@ fn command() -> Command {
                 .help("Name the versions of wasgi, CPython and wasmtime"),
         )
         .subcommand(serve::command())
+        .subcommand(dev::command())
         .subcommand(check::command())
         .subcommand(build::command())
         .subcommand(python::command())
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let matches = command().get_matches();
     let result = match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),
+        Some(("dev", matches)) => dev::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("build", matches)) => build::run(matches),
         Some(("python", matches)) => python::run(matches),

@@ -10,6 +10,7 @@ mod check_isolation;
 mod config;
 mod copies;
 mod density;
+mod dev;
 mod examples;
 mod flask;
 mod hostile;

@@ -10,6 +10,7 @@ mod bill;
 mod budget;
 mod coding;
 mod content;
+mod error_pages;
 mod http;
 mod inherited;
 mod listener;
@@ -30,6 +31,7 @@ mod upgrade;
 mod worker;
 
 pub use budget::Budget;
+pub use error_pages::ErrorPages;
 pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log, Tail};

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use wasgi_config::Limits;
 
+use crate::error_pages::ErrorPages;
 use crate::http::{Peer, serve};
 use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
@@ -25,6 +26,7 @@ pub struct Server<R: Runner> {
     routes: RwLock<Arc<Routes<R>>>,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
+    pages: OnceLock<Arc<dyn ErrorPages>>,
 }
 
 impl<R: Runner> Server<R> {
@@ -34,7 +36,18 @@ impl<R: Runner> Server<R> {
             routes: RwLock::new(Arc::new(Routes::new([]))),
             limits,
             log,
+            pages: OnceLock::new(),
         })
+    }
+
+    /// From now on, clients are shown what went wrong: for an app's developer, and nobody else.
+    pub fn show_errors(&self, pages: Arc<dyn ErrorPages>) {
+        // The first to be given are kept.
+        let _ = self.pages.set(pages);
+    }
+
+    pub(crate) fn pages(&self) -> Option<&dyn ErrorPages> {
+        self.pages.get().map(|pages| &**pages)
     }
 
     /// From now on, requests go by these routes.

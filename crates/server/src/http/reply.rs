@@ -17,6 +17,7 @@ use super::exchange::{Exchange, Piece};
 use super::service::Connection;
 use crate::bill::{Bill, Cost, Line, Meter};
 use crate::content::Content;
+use crate::error_pages::ErrorPages;
 use crate::log::Access;
 use crate::request_id::RequestId;
 use crate::static_files::{Answer, AnswerBody};
@@ -334,6 +335,26 @@ pub(super) async fn of_files(answer: Answer, mut record: Record) -> Response<Rep
     headers.insert(header::SERVER, SERVER);
     *response.headers_mut() = headers;
     response
+}
+
+/// A reply that tells of a failure, with the developer's page in place of its body if there is one.
+pub(super) fn explained(response: Response<ReplyBody>, pages: &dyn ErrorPages) -> Response<ReplyBody> {
+    let (mut parts, mut body) = response.into_parts();
+    let page = match parts.status {
+        StatusCode::INTERNAL_SERVER_ERROR => pages.page(Some(body.record.id.as_str())),
+        StatusCode::SERVICE_UNAVAILABLE => pages.page(None),
+        _ => None,
+    };
+    // Neither a reply to HEAD nor one that comes in pieces.
+    if let (Some(page), Body::Whole(_)) = (page, &body.body) {
+        body.body = Body::Whole(Some(Bytes::from(page)));
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        parts.headers.insert(header::CONTENT_TYPE, html);
+        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::ETAG] {
+            parts.headers.remove(name);
+        }
+    }
+    Response::from_parts(parts, body)
 }
 
 const SERVER: HeaderValue = HeaderValue::from_static("wasgi");

@@ -19,7 +19,8 @@ use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal}
 
 use super::exchange::{Exchange, Input, NoInput, Sink, Start};
 use super::reply::{
-    Cut, Record, ReplyBody, of_app, of_files, own, own_and_close, retry_later, status, too_many, with_id,
+    Cut, Record, ReplyBody, explained, of_app, of_files, own, own_and_close, retry_later, status, too_many,
+    with_id,
 };
 use super::timer::Timer;
 use super::turns::{Refused, Turns};
@@ -115,9 +116,12 @@ pub(crate) async fn serve<S, R>(
     let stopped = stop.clone();
     let service = service_fn(|request: HttpRequest<Incoming>| {
         let answer = answer(Arc::clone(&server), Arc::clone(&connection), request.into_body());
-        let stopped = &stopped;
+        let (stopped, pages) = (&stopped, &server);
         async move {
             let mut response = with_id(answer.await?);
+            if let Some(pages) = pages.pages() {
+                response = explained(response, pages);
+            }
             if stopped.borrow().is_some() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
