@@ -27,6 +27,24 @@ impl Runner for Hosted {
         self.app.start().await
     }
 
+    async fn prepare(&self) -> Result<(), StartError> {
+        self.app.prepare().await
+    }
+
+    async fn probe(instance: &mut Instance, path: &str) -> Result<(), String> {
+        let (request, keeper) = Request::local(path, "probe", 0);
+        let report = instance.handle(request).await;
+        let kept = keeper.take();
+        let answered = match (kept.failure, kept.head, report.why_not) {
+            (Some(failure), ..) => failure.to_string(),
+            (None, _, Some(why)) => why.to_string(),
+            (None, Some(head), None) if head.status < 500 => return Ok(()),
+            (None, Some(head), None) => format!("it answered {}", head.status),
+            (None, None, None) => "it did not answer".to_owned(),
+        };
+        Err(format!("probe {path}: {answered}"))
+    }
+
     fn is_copy(instance: &Instance) -> bool {
         instance.is_copy()
     }

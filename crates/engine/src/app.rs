@@ -153,6 +153,15 @@ impl App {
         }
     }
 
+    /// Does what the first [`start`](Self::start) would do before it makes an instance.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn prepare(&self) -> Result<(), StartError> {
+        let snapshot = self.shared.snapshot.get_or_try_init(|| self.first_snapshot());
+        snapshot.await.map(|_| ())
+    }
+
     /// Runs Python as a command, with this process's standard streams: `args` are what follows `python3` on a command
     /// line. The spec's entry is not used, nor its time limits. Returns the exit code.
     ///

@@ -11,6 +11,7 @@ mod budget;
 mod coding;
 mod content;
 mod error_pages;
+mod fleet;
 mod http;
 mod inherited;
 mod listener;
@@ -32,6 +33,7 @@ mod worker;
 
 pub use budget::Budget;
 pub use error_pages::ErrorPages;
+pub use fleet::{Fleet, Loaded, Loader, NoSuchApp};
 pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log, Tail};

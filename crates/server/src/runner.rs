@@ -18,6 +18,19 @@ pub trait Runner: Send + Sync + 'static {
     /// Starts one more instance.
     fn start(&self) -> impl Future<Output = Result<Self::Instance, Self::Error>> + Send;
 
+    /// Does what the first start would do before there is an instance, so that the next is quick.
+    fn prepare(&self) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Asks an instance that no client knows for a path.
+    ///
+    /// # Errors
+    /// What is wrong with its answer, in words for the log.
+    fn probe(_: &mut Self::Instance, _path: &str) -> impl Future<Output = Result<(), String>> + Send {
+        async { Ok(()) }
+    }
+
     /// Whether an instance was copied from the app's snapshot, and has not imported the app itself.
     fn is_copy(instance: &Self::Instance) -> bool;
 

@@ -90,7 +90,9 @@ impl<R: Runner> Site<R> {
     /// Lets a new load answer from now on, and keeps the one before for [`roll_back`](Self::roll_back).
     pub fn serve(&self, next: Arc<Generation<R>>) {
         self.change(|state| {
+            next.pool.set_resting(false);
             if let Some(before) = state.current.replace(next) {
+                before.pool.set_resting(true);
                 state.previous = Some(before);
             }
             if matches!(state.down, Some(Down::Failed(_))) {
@@ -114,6 +116,11 @@ impl<R: Runner> Site<R> {
             let is_there = state.previous.is_some();
             if is_there {
                 std::mem::swap(&mut state.current, &mut state.previous);
+                for (generation, rests) in [(&state.current, false), (&state.previous, true)] {
+                    if let Some(generation) = generation {
+                        generation.pool.set_resting(rests);
+                    }
+                }
             }
             is_there
         })

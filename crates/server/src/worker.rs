@@ -3,7 +3,7 @@
 mod idle;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub struct Pool<R: Runner> {
     failed: Mutex<Option<(Instant, Duration)>>,
     state: Mutex<State<R::Instance>>,
     running: AtomicUsize,
+    /// Another load of the app has its place.
+    rests: AtomicBool,
     /// Told when `running` has come to 0.
     quiet: Notify,
     queue: usize,
@@ -153,6 +155,7 @@ impl<R: Runner> Pool<R> {
                 waiting: VecDeque::new(),
             }),
             running: AtomicUsize::new(0),
+            rests: AtomicBool::new(false),
             quiet: Notify::new(),
             queue: limits.queue,
             queue_time: limits.queue_time,
@@ -183,6 +186,29 @@ impl<R: Runner> Pool<R> {
     /// What its requests and instances have come to.
     pub fn figures(&self) -> Figures {
         self.metrics.figures()
+    }
+
+    /// Does what the first start of an instance would do before, so that the first request need not wait for it.
+    ///
+    /// # Errors
+    /// As the first start.
+    pub(crate) async fn prepare(&self) -> Result<(), R::Error> {
+        self.runner.prepare().await
+    }
+
+    /// Starts an instance, asks it for a path, and drops it.
+    ///
+    /// # Errors
+    /// In words for the log.
+    pub(crate) async fn probe(&self, path: &str) -> Result<(), String> {
+        let mut instance = self.runner.start().await.map_err(|error| error.to_string())?;
+        R::probe(&mut instance, path).await
+    }
+
+    /// Whether the app has been reloaded since. A load that rests keeps no instances, but starts them if it is asked.
+    pub(crate) fn set_resting(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
+        while rests && self.give_up().is_some() {}
     }
 
     /// How long a request waits for a worker.
@@ -567,7 +593,8 @@ impl<R: Runner> Pool<R> {
     /// Whether another pool has none of the memory that this one has for several instances: then one of them is given up
     /// after its request, so that who keeps all its instances busy does not keep others out.
     fn has_more_than_its_share(&self) -> bool {
-        self.budget.is_short() && self.running.load(Ordering::Relaxed) > 1
+        self.rests.load(Ordering::Relaxed)
+            || (self.budget.is_short() && self.running.load(Ordering::Relaxed) > 1)
     }
 }
 
