@@ -14,6 +14,7 @@ mod failure;
 mod hosted;
 mod interpreter;
 mod listen;
+mod loaders;
 mod progress;
 mod python;
 mod serve;
@@ -35,6 +36,7 @@ Start with:
   wasgi serve app.toml      serve what app.toml describes
   wasgi serve hello:app     serve `app` of hello.py in this folder
   wasgi dev hello:app       the same while you write it: reloads, shows tracebacks
+  wasgi serve server.toml   serve the apps of many owners, as server.toml says
   wasgi check app.toml      find out whether it would be served
   wasgi help serve          all options, with examples
 

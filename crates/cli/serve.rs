@@ -1,23 +1,26 @@
 //! `wasgi serve`: the server.
 
+use std::ffi::OsStr;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio::runtime::Handle;
-use wasgi_config::{AccessFormat, Isolation, Logging};
-use wasgi_engine::Engine;
-use wasgi_server::{
-    Budget, Generation, Inherited, Log, Pool, Routes, Server, Site, StaticFiles, Threads, Workers,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use wasgi_config::{AccessFormat, Logging, ServerConfig, Tracing, load_server};
+use wasgi_server::{Budget, Fleet, Inherited, Listener, Loader, Log, Server, StaticError, Threads};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
-use crate::hosted::Hosted;
+use crate::loaders::{Named, Operator, Workshop, variable};
 use crate::service::{self, Service};
-use crate::{app_options, hosted, interpreter, listen, signals, spec};
+use crate::{app_options, hosted, interpreter, listen, loaders, signals};
 
 /// How long a slow terminal or pipe may take over the last lines of the log.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
@@ -26,6 +29,8 @@ const EXAMPLES: &str = "\
 Examples:
   wasgi serve                              app.toml of this folder
   wasgi serve shop/app.toml --http 127.0.0.1:0
+  wasgi serve shop/app.toml wiki/app.toml  two apps, each at the hosts or the mount that its file says
+  wasgi serve server.toml                  the apps of owners who do not trust each other
   wasgi serve hello:app                    the object `app` of hello.py in this folder
   wasgi serve hello:app --root src --http 127.0.0.1:8000 --workers 2 --time 30s --memory 256MiB
   wasgi serve wsgi.py --venv venv          the object `application` of wsgi.py
@@ -34,12 +39,18 @@ Examples:
   wasgi serve hello:app --http systemd     on the sockets of a systemd socket unit
 
 Options win over the file. SIGTERM and Ctrl-C let running requests finish (see --stop-time); a second
-one ends at once. SIGUSR2 starts a new process of the same command, on the same sockets, and ends this
+one ends at once. SIGHUP loads every app anew, beside what runs: requests go to the new one once it
+answers. SIGUSR2 starts a new process of the same command, on the same sockets, and ends this
 one as SIGTERM does once the new one serves.";
 
 pub(crate) fn command() -> Command {
     let command = Command::new("serve").about("Serve an app over HTTP");
     app_options::add(command)
+        .mut_arg("APP", |app| {
+            app.num_args(0..).help(
+                "app.toml, module:callable, or a file such as wsgi.py; several; or a server.toml [default: app.toml of this folder]",
+            )
+        })
         .arg(
             Arg::new("http")
                 .long("http")
@@ -69,70 +80,162 @@ pub(crate) fn command() -> Command {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    let chosen = app_options::choose(matches)?;
+    let what = What::of(matches)?;
     // Before there are threads.
     let inherited = Inherited::take().context("cannot take over the sockets handed over")?;
-    let log = Log::start(&chosen.config.log).with_context(|| cannot_log(&chosen.config.log))?;
-    if let Some(tracing) = &chosen.config.trace {
+    let (logging, tracing) = what.logging();
+    let log = Log::start(logging).with_context(|| cannot_log(logging))?;
+    if let Some(tracing) = tracing {
         log.trace(tracing).context("cannot start sending traces")?;
     }
     let engine = interpreter::engine(matches)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
-    let served = threads.block_on(serve(
+    raise_open_files();
+    let start = Start {
         matches,
-        &chosen,
         inherited,
-        &engine,
-        &log,
-        threads.guests(),
-    ));
+        guests: threads.guests(),
+        workshop: Workshop {
+            engine,
+            log: log.clone(),
+        },
+    };
+    let served = threads.block_on(async {
+        match what {
+            What::Apps(apps) => start.serve_apps(apps).await,
+            What::Server(file, config) => start.serve_server(file, *config).await,
+        }
+    });
     threads.end();
     log.flush(LAST_LINES);
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(
-    matches: &ArgMatches,
-    Chosen { label, config }: &Chosen,
-    mut inherited: Inherited,
-    engine: &Engine,
-    log: &Log,
-    guests: Handle,
-) -> Result<(), Failure> {
-    raise_open_files();
-    // Before the app starts: an address that is taken should be told at once.
-    let listeners = listen::listen(&config.listen, &mut inherited).await?;
-    let service = Service::prepare(matches, &listeners, log)?;
-    let mut stop = signals::first(log.clone()).context("cannot wait for signals")?;
-    let lines = log.app_within(&config.app.name, Some(config.limits.log_rate));
-    let app = engine.app(spec::spec(config), lines);
-    let (isolation, started) = (config.app.isolation, config.app.workers);
-    let most = match isolation {
-        Isolation::Worker => started,
-        Isolation::Request => config.limits.concurrency.max(started),
-    };
-    let (workers, max_requests) = (Workers::always(started, most), config.app.max_requests);
-    let budget = Budget::new(None);
-    let hosted = Hosted {
-        app,
-        isolation,
-        verify_rewind: config.app.verify_rewind,
-    };
-    let pool = tokio::select! {
-        pool = Pool::start(hosted, workers, max_requests, &config.limits, &budget, log.clone(), guests) => {
-            pool.map_err(|error| hosted::not_started(label, error))?
+/// What is to be served.
+enum What {
+    /// Apps that the command line names, at least one. The first one's word counts for what all have together.
+    Apps(Vec<(PathBuf, Chosen)>),
+    /// Those of a `server.toml`.
+    Server(PathBuf, Box<ServerConfig>),
+}
+
+impl What {
+    fn of(matches: &ArgMatches) -> Result<Self, Failure> {
+        let typed: Vec<&String> = matches.get_many("APP").into_iter().flatten().collect();
+        let is_server = |app: &&&String| Path::new(app).file_name() == Some(OsStr::new("server.toml"));
+        match (typed.iter().find(is_server), typed.len()) {
+            (Some(file), 1) => {
+                let file = PathBuf::from(file);
+                let config = load_server(&file, &variable)?;
+                Ok(What::Server(file, Box::new(config)))
+            }
+            (Some(_), _) => Err(Failure::Usage(
+                "server.toml is served alone\nhint: name its apps in its own `apps`".to_owned(),
+            )),
+            (None, _) => Ok(What::Apps(loaders::choose_all(matches)?)),
         }
-        _ = &mut stop => return Ok(()),
-    };
-    let statics = StaticFiles::open(&config.statics).map_err(anyhow::Error::from)?;
-    let site = Site::new(&config.app.name);
-    site.serve(Generation::new(pool, config.limits.clone(), statics));
-    let server = Server::new(config.limits.clone(), log.clone());
-    let routes = config.app.routes.iter().cloned();
-    server.set_routes(Routes::new(routes.map(|route| (route, Arc::clone(&site)))));
-    service.ready(inherited)?;
-    wasgi_server::run(listeners, server, service.end(async { _ = stop.await })).await;
-    Ok(())
+    }
+
+    fn logging(&self) -> (&Logging, Option<&Tracing>) {
+        match self {
+            What::Apps(apps) => (&apps[0].1.config.log, apps[0].1.config.trace.as_ref()),
+            What::Server(_, config) => (&config.log, config.trace.as_ref()),
+        }
+    }
+}
+
+/// What a server starts with.
+struct Start<'a> {
+    matches: &'a ArgMatches,
+    inherited: Inherited,
+    guests: Handle,
+    workshop: Workshop,
+}
+
+impl Start<'_> {
+    /// Serves apps whose owner starts them: all that is wrong with any is told before a socket opens, and one that does not
+    /// start is the end, if it is alone.
+    async fn serve_apps(mut self, chosen: Vec<(PathBuf, Chosen)>) -> Result<(), Failure> {
+        let loader = Named::new(self.matches, self.workshop.clone());
+        let mut listen = chosen[0].1.config.listen.clone();
+        for (_, Chosen { config, .. }) in &chosen[1..] {
+            listen.add(&config.listen);
+        }
+        // Before the app starts: an address that is taken should be told at once.
+        let listeners = listen::listen(&listen, &mut self.inherited).await?;
+        let service = Service::prepare(self.matches, &listeners, &self.workshop.log)?;
+        let mut stop = signals::first(self.workshop.log.clone()).context("cannot wait for signals")?;
+        let apps: Vec<_> = chosen
+            .iter()
+            .map(|(file, Chosen { label, config })| Ok((file, label, loader.loaded(config)?)))
+            .collect::<Result<_, StaticError>>()
+            .map_err(anyhow::Error::from)?;
+        let server = Server::new(chosen[0].1.config.limits.clone(), self.workshop.log.clone());
+        let budget = Budget::new(None);
+        let fleet = Fleet::new(loader, server.clone(), budget, self.guests.clone(), cores());
+        let alone = apps.len() == 1;
+        for (file, label, loaded) in apps {
+            let started = tokio::select! {
+                started = fleet.admit(file, loaded) => started,
+                _ = &mut stop => return Ok(()),
+            };
+            match started {
+                Err(error) if alone => return Err(hosted::not_started(label, error)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.run(listeners, server, fleet, service, stop).await
+    }
+
+    /// Serves the apps of many owners. None of them is a reason not to serve the others.
+    async fn serve_server(mut self, file: PathBuf, config: ServerConfig) -> Result<(), Failure> {
+        let log = self.workshop.log.clone();
+        let listeners = listen::listen(&config.listen, &mut self.inherited).await?;
+        let service = Service::prepare(self.matches, &listeners, &log)?;
+        let stop = signals::first(log.clone()).context("cannot wait for signals")?;
+        let server = Server::new(config.limits.clone(), log.clone());
+        let budget = Budget::new(config.memory);
+        let builders = config.builders.unwrap_or_else(cores);
+        let loader = Operator::new(file, config, self.workshop.clone());
+        let fleet = Fleet::new(loader, server.clone(), budget, self.guests.clone(), builders);
+        fleet.open().await;
+        let (sweeping, begun) = (fleet.clone(), Instant::now());
+        tokio::spawn(async move {
+            let (apps, failed) = sweeping.sweep().await;
+            let seconds = begun.elapsed().as_secs_f64();
+            log.note(format_args!(
+                "{apps} apps looked at in {seconds:.1} s, {failed} failed"
+            ));
+        });
+        self.run(listeners, server, fleet, service, stop).await
+    }
+
+    async fn run<L: Loader>(
+        self,
+        listeners: Vec<Listener>,
+        server: Arc<Server<L::Runner>>,
+        fleet: Arc<Fleet<L>>,
+        service: Service,
+        stop: oneshot::Receiver<()>,
+    ) -> Result<(), Failure> {
+        let mut hangups = signal(SignalKind::hangup()).context("cannot wait for signals")?;
+        service.ready(self.inherited)?;
+        let (reloaded, notify) = (fleet.clone(), service.notify());
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                notify.reloading();
+                reloaded.reload_all().await;
+                notify.ready("serving");
+            }
+        });
+        tokio::spawn(fleet.watch());
+        wasgi_server::run(listeners, server, service.end(async { _ = stop.await })).await;
+        Ok(())
+    }
+}
+
+fn cores() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Lets this process open as many files as it may be allowed to: connections and the files of every instance count

@@ -51,6 +51,11 @@ impl Service {
         })
     }
 
+    /// Whoever supervises the process.
+    pub(crate) fn notify(&self) -> Arc<Notify> {
+        Arc::clone(&self.notify)
+    }
+
     /// Tells everybody that the server serves from now on.
     pub(crate) fn ready(&self, inherited: Inherited) -> Result<(), Failure> {
         if let Some(pidfile) = &self.pidfile {

@@ -31,6 +31,7 @@ mod sqlite;
 mod start_up;
 mod static_files;
 mod systemd;
+mod tenants;
 mod tls;
 mod traces;
 mod upgrade;

@@ -145,6 +145,24 @@ impl Listen {
     }
 }
 
+impl Listen {
+    /// Adds where another app is to be served.
+    pub fn add(&mut self, other: &Listen) {
+        let new = other.http.iter().filter(|address| !self.http.contains(address));
+        let new: Vec<_> = new.cloned().collect();
+        self.http.extend(new);
+        let new = other.https.iter().filter(|https| !self.https.contains(https));
+        let new: Vec<_> = new.cloned().collect();
+        self.https.extend(new);
+        let new = other
+            .redirect
+            .iter()
+            .filter(|address| !self.redirect.contains(address));
+        let new: Vec<_> = new.cloned().collect();
+        self.redirect.extend(new);
+    }
+}
+
 /// `[limits]`. Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -23,6 +23,7 @@ use crate::route::Routes;
 use crate::run::Server;
 use crate::runner::Runner;
 use crate::site::{Generation, Site};
+use crate::static_files::StaticFiles;
 use crate::worker::{Pool, Workers};
 use member::Member;
 
@@ -60,6 +61,8 @@ pub struct Loaded<R> {
     pub max_requests: Option<u64>,
     /// Its limits.
     pub limits: Limits,
+    /// Its files that are sent without asking it.
+    pub statics: StaticFiles,
     /// Where it is served.
     pub routes: Vec<Route>,
     /// Whether the routes are the operator's word, before which others' claims give way.
@@ -272,10 +275,9 @@ impl<L: Loader> Fleet<L> {
         let _turn = member.turn.lock().await;
         member.takes(&loaded);
         let _place = self.builders.acquire().await;
-        let limits = loaded.limits.clone();
-        match self.pool(loaded).await {
-            Ok(pool) => {
-                member.answers(Generation::new(pool, limits));
+        match self.generation(loaded).await {
+            Ok(generation) => {
+                member.answers(generation);
                 Ok(())
             }
             Err(error) => {
@@ -285,19 +287,21 @@ impl<L: Loader> Fleet<L> {
         }
     }
 
-    async fn pool(
+    async fn generation(
         &self,
         loaded: Loaded<L::Runner>,
-    ) -> Result<Arc<Pool<L::Runner>>, <L::Runner as Runner>::Error> {
+    ) -> Result<Arc<Generation<L::Runner>>, <L::Runner as Runner>::Error> {
         let Loaded {
             runner,
             workers,
             max_requests,
             limits,
+            statics,
             ..
         } = loaded;
         let (log, guests) = (self.log.clone(), self.guests.clone());
-        Pool::start(runner, workers, max_requests, &limits, &self.budget, log, guests).await
+        let pool = Pool::start(runner, workers, max_requests, &limits, &self.budget, log, guests);
+        Ok(Generation::new(pool.await?, limits, statics))
     }
 
     async fn prepare(&self, member: &Arc<Member<L::Runner>>) {
@@ -319,11 +323,11 @@ impl<L: Loader> Fleet<L> {
             let loaded = self.loader.load(&member.file).inspect_err(|what| self.tell(what));
             let loaded = loaded.map_err(|_| "its app.toml is wrong".to_owned())?;
             let _place = self.builders.acquire().await;
-            let (limits, probe) = (loaded.limits.clone(), loaded.probe.clone());
+            let probe = loaded.probe.clone();
             let facts = member.facts_of(&loaded);
-            let pool = self.pool(loaded).await.map_err(|error| error.to_string())?;
-            pool.probe(&probe).await?;
-            Ok((facts, Generation::new(pool, limits)))
+            let generation = self.generation(loaded).await.map_err(|error| error.to_string())?;
+            generation.pool.probe(&probe).await?;
+            Ok((facts, generation))
         };
         match renewed.await {
             Ok((facts, generation)) => {

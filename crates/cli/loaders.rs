@@ -1,0 +1,201 @@
+//! Where the server's apps come from: the command line, or an operator's `server.toml`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use clap::ArgMatches;
+use wasgi_config::{Config, Isolation, Route, ServerConfig, load_server};
+use wasgi_engine::Engine;
+use wasgi_server::{Loaded, Loader, Log, StaticError, StaticFiles, Workers};
+
+use crate::app_options::{self, Chosen};
+use crate::failure::Failure;
+use crate::hosted::Hosted;
+use crate::spec;
+
+/// What apps are made with.
+#[derive(Clone)]
+pub(crate) struct Workshop {
+    pub engine: Engine,
+    pub log: Log,
+}
+
+impl Workshop {
+    /// An app that can be started; `workers` are made of how many there are at the start and how many there may be.
+    fn load(
+        &self,
+        config: &Config,
+        workers: impl Fn(u32, u32) -> Workers,
+        is_pinned: bool,
+    ) -> Result<Loaded<Hosted>, StaticError> {
+        let (app, limits) = (&config.app, &config.limits);
+        let lines = self.log.app_within(&app.name, Some(limits.log_rate));
+        let most = match app.isolation {
+            Isolation::Worker => app.workers,
+            Isolation::Request => limits.concurrency.max(app.workers),
+        };
+        let written = config.files.iter().filter(|grant| grant.write);
+        Ok(Loaded {
+            statics: StaticFiles::open(&config.statics)?,
+            runner: Hosted {
+                app: self.engine.app(spec::spec(config), lines),
+                isolation: app.isolation,
+                verify_rewind: app.verify_rewind,
+            },
+            workers: workers(app.workers, most),
+            max_requests: app.max_requests,
+            limits: limits.clone(),
+            routes: app.routes.clone(),
+            is_pinned,
+            probe: app.probe.clone(),
+            root: app.root.clone(),
+            written: written.map(|grant| grant.path.clone()).collect(),
+            watch: app.watch,
+        })
+    }
+}
+
+/// What the command line names, by what messages call it.
+fn named(matches: &ArgMatches) -> BTreeMap<PathBuf, Option<String>> {
+    let typed: Vec<Option<String>> = match matches.get_many::<String>("APP") {
+        Some(apps) => apps.map(|app| Some(app.clone())).collect(),
+        None => vec![None],
+    };
+    let label = |app: &Option<String>| PathBuf::from(app.as_deref().unwrap_or("app.toml"));
+    typed.into_iter().map(|app| (label(&app), app)).collect()
+}
+
+/// All apps of the command line, with what is wrong with any.
+pub(crate) fn choose_all(matches: &ArgMatches) -> Result<Vec<(PathBuf, Chosen)>, Failure> {
+    let (mut chosen, mut wrong) = (Vec::new(), Vec::new());
+    for (file, app) in named(matches) {
+        match app_options::choose_app(matches, app.as_ref()) {
+            Ok(one) => chosen.push((file, one)),
+            Err(Failure::Usage(text)) => wrong.push(text),
+            Err(failure) => return Err(failure),
+        }
+    }
+    match wrong.is_empty() {
+        true => Ok(chosen),
+        false => Err(Failure::Usage(wrong.join("\n"))),
+    }
+}
+
+/// An error with its causes.
+fn told(error: &StaticError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// The apps named on the command line, whose owner is who started the server.
+pub(crate) struct Named {
+    matches: ArgMatches,
+    /// By what messages call them, which is the file's name if there is one.
+    apps: BTreeMap<PathBuf, Option<String>>,
+    workshop: Workshop,
+}
+
+impl Named {
+    pub(crate) fn new(matches: &ArgMatches, workshop: Workshop) -> Self {
+        Self {
+            matches: matches.clone(),
+            apps: named(matches),
+            workshop,
+        }
+    }
+
+    fn choose(&self, file: &Path) -> Result<Chosen, Failure> {
+        let app = self.apps.get(file).and_then(Option::as_ref);
+        app_options::choose_app(&self.matches, app)
+    }
+
+    pub(crate) fn loaded(&self, config: &Config) -> Result<Loaded<Hosted>, StaticError> {
+        self.workshop.load(config, Workers::always, false)
+    }
+}
+
+impl Loader for Named {
+    type Runner = Hosted;
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.apps.keys().cloned().collect()
+    }
+
+    fn refresh(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn known(&self, file: &Path) -> (String, Vec<Route>) {
+        let name = match self.choose(file) {
+            Ok(chosen) => chosen.config.app.name,
+            Err(_) => file.display().to_string(),
+        };
+        (name, Vec::new())
+    }
+
+    fn load(&self, file: &Path) -> Result<Loaded<Hosted>, String> {
+        let chosen = self.choose(file).map_err(|failure| failure.to_string())?;
+        self.loaded(&chosen.config).map_err(|error| told(&error))
+    }
+}
+
+/// The apps of a `server.toml`, whose owners are not trusted.
+pub(crate) struct Operator {
+    file: PathBuf,
+    config: RwLock<ServerConfig>,
+    workshop: Workshop,
+}
+
+impl Operator {
+    pub(crate) fn new(file: PathBuf, config: ServerConfig, workshop: Workshop) -> Self {
+        Self {
+            file,
+            config: RwLock::new(config),
+            workshop,
+        }
+    }
+
+    fn config(&self) -> std::sync::RwLockReadGuard<'_, ServerConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Loader for Operator {
+    type Runner = Hosted;
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.config().files()
+    }
+
+    fn refresh(&self) -> Result<(), String> {
+        let config = load_server(&self.file, &variable).map_err(|errors| errors.to_string())?;
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    fn known(&self, file: &Path) -> (String, Vec<Route>) {
+        (ServerConfig::name(file), self.config().routes(file))
+    }
+
+    fn load(&self, file: &Path) -> Result<Loaded<Hosted>, String> {
+        let server = self.config();
+        let tenant = server
+            .load_app(file, &variable)
+            .map_err(|errors| errors.to_string())?;
+        let workers = |started, most| match server.idle_timeout {
+            Some(idle) => Workers::on_demand(most, idle),
+            None => Workers::always(started, most),
+        };
+        let loaded = self.workshop.load(&tenant.config, workers, tenant.is_pinned);
+        loaded.map_err(|error| told(&error))
+    }
+}
+
+/// A variable of the host's environment.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

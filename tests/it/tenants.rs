@@ -1,0 +1,334 @@
+//! A `server.toml` and the apps of owners who do not trust each other: where each is served, and how they come, change, fail
+//! and go.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::client::{PATIENCE, Reply};
+use crate::server::{Server, wasgi};
+
+const LEAST: &str = "[app]\nmodule = \"app:app\"\n";
+
+/// The folder of a server whose tenants are in `tenants/`.
+struct Host(TempDir);
+
+impl Host {
+    fn new(server: &str) -> Self {
+        let host = Self(tempfile::tempdir().expect("a folder for the test"));
+        host.write(
+            "server.toml",
+            &format!("apps = [\"tenants/*/app.toml\"]\n{server}\n[listen]\nhttp = \"127.0.0.1:0\"\n"),
+        );
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("in the folder")).expect("a folder");
+        // In one go, as an editor or a deployment does.
+        let new = path.with_extension("new");
+        fs::write(&new, text).expect("a file");
+        fs::rename(&new, path).expect("its name");
+    }
+
+    /// An app that answers with `says`, SCRIPT_NAME and PATH_INFO.
+    fn app(&self, name: &str, toml: &str, says: &str) {
+        self.write(&format!("tenants/{name}/app.py"), &code(says));
+        self.write(&format!("tenants/{name}/app.toml"), toml);
+    }
+
+    fn start(self) -> Server {
+        let mut command = wasgi();
+        command.arg("serve").arg(self.path("server.toml"));
+        Server::spawn(self.0, &mut command)
+    }
+}
+
+fn code(says: &str) -> String {
+    format!(
+        "def app(environ, start_response):\n    start_response(\"200 OK\", [(\"Content-Type\", \"text/plain\")])\n    \
+         return [f\"{says} {{environ['SCRIPT_NAME']}} {{environ['PATH_INFO']}}\".encode(\"latin-1\")]\n"
+    )
+}
+
+/// As another host of the same server.
+trait Ask {
+    fn ask(&self, host: &str, path: &str) -> Reply;
+    fn wait_for_reply(&self, host: &str, path: &str, what: &str, is: impl Fn(&Reply) -> bool) -> Reply;
+    fn rewrite(&self, name: &str, text: &str);
+}
+
+impl Ask for Server {
+    fn ask(&self, host: &str, path: &str) -> Reply {
+        let mut connection = self.connect();
+        connection.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ));
+        connection.reply()
+    }
+
+    #[track_caller]
+    fn wait_for_reply(&self, host: &str, path: &str, what: &str, is: impl Fn(&Reply) -> bool) -> Reply {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let reply = self.ask(host, path);
+            if is(&reply) {
+                return reply;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{what} does not come:\n{}",
+                self.log.all()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn rewrite(&self, name: &str, text: &str) {
+        let path = self.dir.path().join(name);
+        let new = path.with_extension("new");
+        fs::write(&new, text).expect("a file");
+        fs::rename(new, path).expect("its name");
+    }
+}
+
+#[test]
+fn hosts_and_mounts_lead_to_their_apps() {
+    let host = Host::new("");
+    host.app(
+        "shop",
+        &format!("{LEAST}hosts = [\"shop.test\", \"*.shop.test\"]\n"),
+        "shop",
+    );
+    host.app(
+        "wiki",
+        &format!("{LEAST}hosts = [\"shop.test\"]\nmount = \"/wiki\"\n"),
+        "wiki",
+    );
+    host.app("any", &format!("{LEAST}mount = \"/any\"\n"), "any");
+    let server = host.start();
+    for (name, path, says) in [
+        ("shop.test", "/", "shop  /"),
+        ("SHOP.test:8000", "/wikipedia", "shop  /wikipedia"),
+        ("a.b.shop.test", "/x", "shop  /x"),
+        ("shop.test", "/wiki/a%20b?c", "wiki /wiki /a b"),
+        ("shop.test", "/%77iki/", "wiki /wiki /"),
+        ("other.test", "/any/", "any /any /"),
+    ] {
+        assert_eq!(server.ask(name, path).expect(200).text(), says, "{name}{path}");
+    }
+    let redirect = server.ask("shop.test", "/wiki?a=b").expect(301);
+    assert_eq!(redirect.header("location"), Some("/wiki/?a=b"));
+    let posted = server
+        .request("POST", "/any", "Content-Length: 2\r\n", b"ab")
+        .expect(308);
+    assert_eq!(posted.header("location"), Some("/any/"));
+    let nobody = server.ask("other.test", "/").expect(404);
+    assert!(nobody.text().contains("no app is served"), "{}", nobody.text());
+    let line = server.log.wait_for(0, "\"GET /any/ ");
+    assert!(line.contains(" app=any worker="), "{line}");
+}
+
+#[test]
+fn an_app_that_fails_stops_no_other_and_is_tried_again_when_its_files_change() {
+    let host = Host::new("hosts = [\"{name}.test\"]\n[caps]\ntime = \"5s\"");
+    host.app("good", LEAST, "good");
+    host.app("broken", LEAST, "broken");
+    host.write("tenants/broken/app.py", "import nowhere\n");
+    host.app("greedy", &format!("{LEAST}[limits]\ntime = \"6s\"\n"), "greedy");
+    let server = host.start();
+    server.log.wait_for(0, "3 apps looked at in ");
+    assert_eq!(server.ask("good.test", "/").expect(200).text(), "good  /");
+    for (name, why) in [
+        ("broken", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("greedy", "its app.toml is wrong"),
+    ] {
+        let reply = server.ask(&format!("{name}.test"), "/").expect(503);
+        assert!(reply.header("retry-after").is_some());
+        let text = reply.text();
+        let id = text.trim_end().rsplit(' ').next().expect("the request's id");
+        server
+            .log
+            .wait_until(0, "the reason under the request's id", |line| {
+                line.contains(id) && line.contains(why)
+            });
+    }
+    server.log.wait_for(0, "Traceback");
+    server
+        .log
+        .wait_for(0, "app.toml:4: limits.time: 6s passes the operator's cap of 5s");
+
+    server.rewrite("tenants/broken/app.py", &code("mended"));
+    let is_served = |reply: &Reply| reply.status() == 200;
+    let reply = server.wait_for_reply("broken.test", "/", "the mended app", is_served);
+    assert_eq!(reply.text(), "mended  /");
+    server.rewrite("tenants/greedy/app.toml", LEAST);
+    server.wait_for_reply("greedy.test", "/", "the modest app", is_served);
+}
+
+#[test]
+fn a_file_that_is_dropped_in_is_served_and_one_taken_out_goes() {
+    let host = Host::new("hosts = [\"{name}.test\"]");
+    host.app("first", LEAST, "first");
+    let server = host.start();
+    server.ask("second.test", "/").expect(404);
+    let folder = server.dir.path().join("tenants/second");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("app.py"), code("second")).expect("app.py");
+    server.rewrite("tenants/second/app.toml", LEAST);
+    let reply = server.wait_for_reply("second.test", "/", "the new app", |reply| reply.status() == 200);
+    assert_eq!(reply.text(), "second  /");
+    fs::remove_file(folder.join("app.toml")).expect("rm");
+    server.wait_for_reply("second.test", "/", "its end", |reply| reply.status() == 404);
+    server.log.wait_for(0, "app second: gone");
+    server.ask("first.test", "/").expect(200);
+}
+
+#[test]
+fn of_two_apps_for_one_route_the_first_is_served_and_both_are_named() {
+    let host = Host::new("");
+    host.app("one", &format!("{LEAST}hosts = [\"a.test\"]\n"), "one");
+    let server = host.start();
+    server.ask("a.test", "/").expect(200);
+    // A name that comes first does not help.
+    let thief = server.dir.path().join("tenants/a-thief");
+    fs::create_dir_all(&thief).expect("a folder");
+    fs::write(thief.join("app.py"), code("thief")).expect("app.py");
+    server.rewrite(
+        "tenants/a-thief/app.toml",
+        &format!("{LEAST}hosts = [\"a.test\"]\n"),
+    );
+    let line = server.log.wait_for(0, "are both to be served at a.test/");
+    assert!(
+        line.contains("tenants/one/app.toml and ") && line.contains("tenants/a-thief/app.toml"),
+        "{line}"
+    );
+    assert_eq!(server.ask("a.test", "/").expect(200).text(), "one  /");
+    fs::remove_file(server.dir.path().join("tenants/one/app.toml")).expect("rm");
+    server.wait_for_reply("a.test", "/", "the other app", |reply| reply.text() == "thief  /");
+}
+
+#[test]
+fn a_reload_takes_new_code_and_keeps_the_old_if_that_is_broken() {
+    let host = Host::new("hosts = [\"{name}.test\"]\n");
+    host.app("shop", LEAST, "old");
+    let server = host.start();
+    assert_eq!(server.ask("shop.test", "/").expect(200).text(), "old  /");
+    server.rewrite("tenants/shop/app.py", &code("new"));
+    server.signal(Signal::HUP);
+    server.wait_for_reply("shop.test", "/", "the new code", |reply| reply.text() == "new  /");
+
+    for (broken, why) in [
+        ("raise ValueError('at import')\n", "ValueError: at import"),
+        (
+            "def app(environ, start_response):\n    raise ValueError('at the probe')\n",
+            "probe /: ",
+        ),
+    ] {
+        let mark = server.log.mark();
+        server.rewrite("tenants/shop/app.py", broken);
+        server.signal(Signal::HUP);
+        let line = server
+            .log
+            .wait_for(mark, "not loaded anew, what was loaded before goes on");
+        assert!(line.contains(why), "{line}");
+        server.log.wait_for(mark, "reload: 1 apps, 1 failed");
+        assert_eq!(server.ask("shop.test", "/").expect(200).text(), "new  /");
+    }
+}
+
+#[test]
+fn an_app_that_is_watched_is_loaded_anew_when_a_file_changes() {
+    let host = Host::new("hosts = [\"{name}.test\"]\n");
+    host.app("shop", &format!("{LEAST}watch = true\n"), "old");
+    let server = host.start();
+    assert_eq!(server.ask("shop.test", "/").expect(200).text(), "old  /");
+    server.rewrite("tenants/shop/app.py", &code("new"));
+    server.wait_for_reply("shop.test", "/", "the new code", |reply| reply.text() == "new  /");
+}
+
+#[test]
+fn several_apps_of_one_owner_are_served_by_name() {
+    let host = Host::new("");
+    host.app(
+        "shop",
+        &format!("{LEAST}hosts = [\"shop.test\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n"),
+        "shop",
+    );
+    host.app(
+        "wiki",
+        &format!("{LEAST}mount = \"/wiki\"\n[listen]\nhttp = \"127.0.0.1:0\"\n"),
+        "wiki",
+    );
+    let mut command = wasgi();
+    command
+        .arg("serve")
+        .args(["shop", "wiki"].map(|name| host.path(&format!("tenants/{name}/app.toml"))));
+    let server = Server::spawn(host.0, &mut command);
+    assert_eq!(server.ask("shop.test", "/").expect(200).text(), "shop  /");
+    assert_eq!(server.ask("x", "/wiki/").expect(200).text(), "wiki /wiki /");
+}
+
+/// Connections of the load, and requests that it makes at least.
+const CONNECTIONS: usize = 64;
+const REQUESTS: usize = 100_000;
+const RELOADS: usize = 20;
+
+#[test]
+fn reloads_under_load_lose_no_request() {
+    let host = Host::new(
+        "hosts = [\"{name}.test\"]\n[limits]\nidle-time = \"60s\"\n[defaults.limits]\nqueue = 1000\n",
+    );
+    host.app("shop", &format!("{LEAST}workers = 2\n"), "load 0");
+    let server = host.start();
+    server.ask("shop.test", "/").expect(200);
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    use std::sync::atomic::Ordering::SeqCst;
+    thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let mut connection = server.connect();
+                while !stop.load(SeqCst) {
+                    connection.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n");
+                    let reply = connection.reply().expect(200);
+                    assert!(
+                        reply.complete && reply.text().starts_with("load "),
+                        "{}",
+                        reply.text()
+                    );
+                    done.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        for round in 1..=RELOADS {
+            // Spread over the load.
+            let deadline = Instant::now() + 10 * PATIENCE;
+            while done.load(SeqCst) < REQUESTS * round / (RELOADS + 1) {
+                assert!(Instant::now() < deadline, "{} requests only", done.load(SeqCst));
+                thread::sleep(Duration::from_millis(1));
+            }
+            let mark = server.log.mark();
+            server.rewrite("tenants/shop/app.py", &code(&format!("load {round}")));
+            server.signal(Signal::HUP);
+            server.log.wait_for(mark, "reload: 1 apps, 0 failed");
+        }
+        while done.load(SeqCst) < REQUESTS {
+            thread::sleep(Duration::from_millis(1));
+        }
+        stop.store(true, SeqCst);
+    });
+    assert_eq!(
+        server.ask("shop.test", "/").expect(200).text(),
+        format!("load {RELOADS}  /")
+    );
+}
