@@ -73,7 +73,7 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
         },
         warmup: app.warmup.clone(),
         snapshot_cache: app.snapshot_cache,
-        weight: 100,
+        weight: app.weight,
         limits: limits(&config.limits),
     }
 }
