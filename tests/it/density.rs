@@ -4,11 +4,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::server::{bare_wasgi, packages, run, wasgi};
+use crate::server::{Server, bare_wasgi, packages, run, wasgi};
 
 const TIME: Duration = Duration::from_secs(300);
 
@@ -50,7 +52,7 @@ impl Farm {
         let folder = self.folder(number);
         fs::create_dir_all(&folder).expect("a folder for the app");
         let toml = format!(
-            "[app]\nmodule = \"app:app\"\npython-path = [{:?}]\nsnapshot-cache = true\nwarmup = [\"/\"]\n{more}",
+            "[app]\nmodule = \"app:app\"\npython-path = [{:?}]\nworkers = 1\nsnapshot-cache = true\nwarmup = [\"/\"]\n{more}",
             packages()
         );
         fs::write(folder.join("app.toml"), toml).expect("app.toml");
@@ -81,6 +83,13 @@ impl Farm {
         );
         fs::write(&file, toml).expect("server.toml");
         file
+    }
+
+    #[track_caller]
+    fn serve(&self, more: &str) -> Server {
+        let mut command = self.command("serve");
+        command.arg(self.server(more));
+        Server::spawn(tempfile::tempdir().expect("a folder"), &mut command)
     }
 
     fn build(&self) -> Command {
@@ -143,7 +152,7 @@ fn images_of_many_apps_are_made_side_by_side_and_bad_ones_stop_nobody() {
 }
 
 #[test]
-fn a_servers_images_are_made_ahead_of_time() {
+fn a_servers_images_are_made_ahead_of_time_as_it_would_make_them() {
     let farm = Farm::new(3);
     let file = farm.server("");
     let built = run(farm.command("build").arg(&file), TIME);
@@ -155,12 +164,90 @@ fn a_servers_images_are_made_ahead_of_time() {
         "{}",
         built.stdout
     );
-    let again = run(farm.command("build").arg(&file), TIME);
-    assert!(
-        again
-            .stdout
-            .contains("\n3 apps: 0 made, 3 up to date, 0 failed; "),
-        "{}",
-        again.stdout
-    );
+    let server = farm.serve("");
+    for number in 0..3 {
+        expect(&server, number, 1);
+    }
+    assert!(!server.log.has(0, "importing the app"), "{}", server.log.all());
+}
+
+#[test]
+fn an_app_has_an_instance_only_while_somebody_asks_for_it() {
+    let farm = Farm::new(30);
+    let built = run(farm.command("build").arg(farm.server("")), TIME);
+    assert_eq!(built.code(), 0, "{}{}", built.stdout, built.stderr);
+
+    let server = farm.serve("idle-timeout = \"5s\"");
+    let before = own_memory(&server);
+    for number in 0..30 {
+        expect(&server, number, 1);
+        expect(&server, number, 2);
+    }
+    let busy = own_memory(&server);
+    // What the engine takes to begin with stays.
+    let less = busy - (busy - before) / 3;
+    let deadline = Instant::now() + TIME;
+    while own_memory(&server) > less {
+        assert!(
+            Instant::now() < deadline,
+            "{before} {busy} {}",
+            own_memory(&server)
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    // An instance that is new knows nothing of the visits before.
+    for number in 0..30 {
+        expect(&server, number, 1);
+    }
+    assert!(!server.log.has(0, "importing the app"), "{}", server.log.all());
+}
+
+#[test]
+fn when_memory_is_short_who_was_asked_last_stays() {
+    let farm = Farm::new(8);
+    let built = run(farm.command("build").arg(farm.server("")), TIME);
+    assert_eq!(built.code(), 0, "{}{}", built.stdout, built.stderr);
+
+    let server = farm.serve("memory = \"12MiB\"");
+    for number in 0..8 {
+        expect(&server, number, 1);
+    }
+    expect(&server, 7, 2);
+    expect(&server, 0, 1);
+    server.signal(Signal::TERM);
+    server.wait(TIME);
+    assert!(server.log.has(0, "for others' memory"), "{}", server.log.all());
+}
+
+#[test]
+fn requests_wait_for_memory_that_another_app_is_using() {
+    let farm = Farm::new(2);
+    let server = farm.serve("memory = \"1MiB\"");
+    expect(&server, 1, 1);
+    let mut slow = server.connect();
+    slow.send("GET /slow HTTP/1.1\r\nHost: app-0.test\r\nConnection: close\r\n\r\n");
+    // Its instance is there, and the other's has gone for it.
+    server.log.wait_for(0, "it begins");
+    expect(&server, 1, 1);
+    slow.reply().expect(200);
+    expect(&server, 0, 1);
+}
+
+/// The app's count of visits in the instance that it has, after those of the warm-up.
+#[track_caller]
+fn expect(server: &Server, number: usize, visit: usize) {
+    let mut connection = server.connect();
+    connection.send(format!(
+        "GET / HTTP/1.1\r\nHost: app-{number}.test\r\nConnection: close\r\n\r\n"
+    ));
+    let text = connection.reply().expect(200).text();
+    assert_eq!(text, format!("app {number}, visit {}", 20 + visit));
+}
+
+/// Memory of no file and no other process, in bytes.
+fn own_memory(server: &Server) -> usize {
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", server.pid())).expect("proc is there");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let text = line.expect("a figure").trim().trim_end_matches(" kB");
+    text.parse::<usize>().expect("a number") << 10
 }
