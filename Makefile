@@ -54,7 +54,7 @@ test: ## Everything: formatting, lints, policy, unit and end-to-end tests, CPyth
 	$(call say,all is well)
 
 .PHONY: test-rust
-test-rust: python packages ## Unit tests, and end-to-end tests of the real binary
+test-rust: python packages target/promtool ## Unit tests, and end-to-end tests of the real binary
 	@.ci/cargo-test $(CARGO) test --workspace --locked --no-fail-fast $(ARGS)
 
 .PHONY: test-tools
@@ -90,6 +90,9 @@ examples/%/packages/.installed: examples/%/requirements.txt | python
 
 target/test-packages/.installed: tests/apps/requirements.txt | python
 	@$(install_packages)
+
+target/promtool: tests/promtool.sh
+	@$< $@
 
 .PHONY: fmt
 fmt: ## Format the Rust code

@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 
-use wasgi_config::{Https, Listen};
-use wasgi_server::{BindError, Inherited, Listener, Tls, TlsError};
+use wasgi_config::{Admin, Https, Listen};
+use wasgi_server::{AdminListeners, BindError, Inherited, Listener, Tls, TlsError};
 
 use crate::failure::Failure;
 
@@ -47,6 +47,24 @@ fn cannot_use(error: TlsError) -> Failure {
         TlsError::Setup(_) => "this is a fault of wasgi's: please report it",
     };
     Failure::Usage(format!("wasgi: {:#}\nhint: {hint}", anyhow::Error::from(error)))
+}
+
+/// Binds what the operator is to be heard on.
+pub(crate) async fn listen_for_admin(
+    admin: &Admin,
+    inherited: &mut Inherited,
+) -> Result<AdminListeners, Failure> {
+    let mut listeners = AdminListeners::default();
+    for (address, to) in [
+        (&admin.socket, &mut listeners.private),
+        (&admin.tcp, &mut listeners.tcp),
+        (&admin.stats, &mut listeners.stats),
+    ] {
+        if let Some(address) = address {
+            *to = inherited.listen_privately(address).await.map_err(cannot_listen)?;
+        }
+    }
+    Ok(listeners)
 }
 
 fn cannot_listen(error: BindError) -> Failure {

@@ -14,7 +14,9 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use wasgi_config::{AccessFormat, Logging, ServerConfig, Tracing, load_server};
-use wasgi_server::{Budget, Fleet, Inherited, Listener, Loader, Log, Server, StaticError, Threads};
+use wasgi_server::{
+    Admin, Budget, Fleet, Inherited, Listener, Loader, Log, Server, StaticError, Threads, Token,
+};
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
@@ -163,7 +165,10 @@ impl Start<'_> {
         }
         // Before the app starts: an address that is taken should be told at once.
         let listeners = listen::listen(&listen, &mut self.inherited).await?;
-        let service = Service::prepare(self.matches, &listeners, &self.workshop.log)?;
+        let admin = &chosen[0].1.config.admin;
+        let doors = listen::listen_for_admin(admin, &mut self.inherited).await?;
+        let sockets = listeners.iter().chain(doors.iter());
+        let service = Service::prepare(self.matches, sockets, &self.workshop.log)?;
         let mut stop = signals::first(self.workshop.log.clone()).context("cannot wait for signals")?;
         let apps: Vec<_> = chosen
             .iter()
@@ -171,6 +176,7 @@ impl Start<'_> {
             .collect::<Result<_, StaticError>>()
             .map_err(anyhow::Error::from)?;
         let server = Server::new(chosen[0].1.config.limits.clone(), self.workshop.log.clone());
+        let admin = Admin::open(doors, token(admin), &server);
         let budget = Budget::new(None);
         let fleet = Fleet::new(loader, server.clone(), budget, self.guests.clone(), cores());
         let alone = apps.len() == 1;
@@ -184,16 +190,21 @@ impl Start<'_> {
                 Ok(()) | Err(_) => {}
             }
         }
-        self.run(listeners, server, fleet, service, stop).await
+        self.run(listeners, server, fleet, service, stop).await?;
+        admin.end().await;
+        Ok(())
     }
 
     /// Serves the apps of many owners. None of them is a reason not to serve the others.
     async fn serve_server(mut self, file: PathBuf, config: ServerConfig) -> Result<(), Failure> {
         let log = self.workshop.log.clone();
         let listeners = listen::listen(&config.listen, &mut self.inherited).await?;
-        let service = Service::prepare(self.matches, &listeners, &log)?;
+        let doors = listen::listen_for_admin(&config.admin, &mut self.inherited).await?;
+        let sockets = listeners.iter().chain(doors.iter());
+        let service = Service::prepare(self.matches, sockets, &log)?;
         let stop = signals::first(log.clone()).context("cannot wait for signals")?;
         let server = Server::new(config.limits.clone(), log.clone());
+        let admin = Admin::open(doors, token(&config.admin), &server);
         let budget = Budget::new(config.memory);
         let builders = config.builders.unwrap_or_else(cores);
         let loader = Operator::new(file, config, self.workshop.clone());
@@ -207,7 +218,9 @@ impl Start<'_> {
                 "{apps} apps looked at in {seconds:.1} s, {failed} failed"
             ));
         });
-        self.run(listeners, server, fleet, service, stop).await
+        self.run(listeners, server, fleet, service, stop).await?;
+        admin.end().await;
+        Ok(())
     }
 
     async fn run<L: Loader>(
@@ -232,6 +245,10 @@ impl Start<'_> {
         wasgi_server::run(listeners, server, service.end(async { _ = stop.await })).await;
         Ok(())
     }
+}
+
+fn token(admin: &wasgi_config::Admin) -> Option<Token> {
+    admin.token.as_ref().map(|token| Token::new(&token.value))
 }
 
 fn cores() -> usize {

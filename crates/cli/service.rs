@@ -40,7 +40,11 @@ pub(crate) struct Service {
 
 impl Service {
     /// Gets ready for signals. To be called before apps are loaded, since without it SIGUSR2 ends the process.
-    pub(crate) fn prepare(matches: &ArgMatches, listeners: &[Listener], log: &Log) -> Result<Self, Failure> {
+    pub(crate) fn prepare<'l>(
+        matches: &ArgMatches,
+        listeners: impl IntoIterator<Item = &'l Listener>,
+        log: &Log,
+    ) -> Result<Self, Failure> {
         let pidfile = matches.get_one::<PathBuf>("pidfile").cloned();
         Ok(Self {
             notify: Arc::new(Notify::from_env().context("NOTIFY_SOCKET does not name a socket")?),

@@ -183,6 +183,7 @@ mod tests {
             log: wasgi_config::Logging::default(),
             trace: None,
             statics: Vec::new(),
+            admin: wasgi_config::Admin::default(),
         };
         let spec = spec(&config);
         assert_eq!(spec.sys_path, ["/app", "/app/packages", "/path/1", "/app"]);

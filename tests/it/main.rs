@@ -5,6 +5,7 @@
 mod client;
 mod server;
 
+mod admin;
 mod bill;
 mod check_isolation;
 mod config;

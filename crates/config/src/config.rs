@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::address::Address;
+use crate::admin::Admin;
 use crate::log::Logging;
 use crate::route::Route;
 use crate::static_files::StaticMount;
@@ -27,6 +28,8 @@ pub struct Config {
     pub trace: Option<Tracing>,
     /// `[static]`: folders that the server answers from itself, longest mount first.
     pub statics: Vec<StaticMount>,
+    /// `[admin]`: where the server is looked at and steered.
+    pub admin: Admin,
 }
 
 /// `[app]`.

@@ -1,5 +1,6 @@
 //! The names `app.toml` knows, and which of them a wrong one was meant to be.
 
+use crate::admin;
 use crate::limits::LIMITS;
 
 /// A table and its keys; `app.env`, `files` and `static` take any.
@@ -31,6 +32,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("listen", &["http", "https", "redirect"]),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
+    ("admin", admin::KEYS),
 ];
 
 /// What other servers call the same thing.
@@ -55,6 +57,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("pythonhome", "app", "venv"),
     ("socket", "listen", "http"),
     ("staticmap", "static", "\"/static\" = \"static\""),
+    ("stats", "admin", "stats"),
+    ("statsserver", "admin", "stats"),
     ("target", "app", "module"),
     ("timeout", "limits", "time"),
     ("virtualenv", "app", "venv"),
@@ -76,7 +80,9 @@ fn keys(table: &str) -> Vec<&'static str> {
 
 /// What to write instead of the unknown `key` in `[table]`, or at the top when `table` is empty.
 pub(crate) fn hint(table: &str, key: &str) -> String {
-    const NAMES: &[&str] = &["app", "listen", "limits", "log", "trace", "files", "static"];
+    const NAMES: &[&str] = &[
+        "app", "listen", "limits", "log", "trace", "files", "static", "admin",
+    ];
     let typed = plain(key);
     if table.is_empty()
         && let Some(name) = NAMES.iter().find(|name| near(&typed, name))
@@ -86,7 +92,8 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
     if let Some(known) = keys(table).into_iter().find(|known| near(&typed, &plain(known))) {
         return format!("did you mean {known}?");
     }
-    for other in NAMES.iter().filter(|name| **name != table) {
+    // Not those of [admin]: uWSGI calls `socket` what is `http` here.
+    for other in NAMES.iter().filter(|name| **name != table && **name != "admin") {
         if let Some(known) = keys(other).into_iter().find(|known| near(&typed, &plain(known))) {
             return format!("{known} is a key of [{other}]");
         }
@@ -98,7 +105,7 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
         };
     }
     match table {
-        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files] and [static]"
+        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static] and [admin]"
             .to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
     }
@@ -116,6 +123,7 @@ pub(crate) fn server_hint(key: &str) -> String {
         "idle-timeout",
         "builders",
         "listen",
+        "admin",
         "limits",
         "log",
         "trace",
@@ -182,7 +190,7 @@ mod tests {
             (
                 "",
                 "quux",
-                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files] and [static]",
+                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static] and [admin]",
             ),
             ("listen", "quux", "the keys of [listen] are http, https, redirect"),
         ] {

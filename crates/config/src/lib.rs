@@ -4,6 +4,7 @@
 //! Python is known here.
 
 mod address;
+mod admin;
 mod config;
 mod keys;
 mod limits;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use address::{Address, AddressError, Passed};
+pub use admin::Admin;
 pub use config::{App, Config, Entry, Grant, Https, Isolation, Limits, Listen, Secret};
 pub use limits::{LIMITS, LimitKey};
 pub use log::{APP, AccessFormat, LogTo, Logging};

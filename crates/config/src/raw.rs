@@ -5,6 +5,7 @@ mod https;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::admin::RawAdmin;
 use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::log::RawLog;
@@ -44,6 +45,7 @@ pub(crate) struct Raw {
     pub log: RawLog,
     pub trace: RawTrace,
     pub statics: Vec<RawStatic>,
+    pub admin: RawAdmin,
     /// Line of `[app]`, to blame for what is missing from it.
     pub app_line: Option<usize>,
     /// Keys whose value had the wrong type: typed, so not to be called missing.
@@ -194,7 +196,7 @@ impl Reader<'_> {
         for (name, value) in document {
             let table = name.get_ref().as_ref();
             match table {
-                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" => {}
+                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" | "admin" => {}
                 _ => {
                     self.unknown("", name);
                     continue;
@@ -211,6 +213,7 @@ impl Reader<'_> {
                     "log" => self.log(key, value),
                     "trace" => self.trace(key, value),
                     "static" => self.static_mount(key, value),
+                    "admin" => self.admin(key, value),
                     _ => self.grant(key, value),
                 }
             }

@@ -63,6 +63,7 @@ impl Resolver<'_> {
         let limits = self.limits(raw);
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
+        let admin = self.admin(raw);
         let files = self.grants(raw, &["/app", "/tmp"]);
         let statics = self.statics(raw);
         for (grant, typed) in &files {
@@ -110,6 +111,7 @@ impl Resolver<'_> {
             log,
             trace,
             statics,
+            admin,
         })
     }
 
@@ -423,7 +425,7 @@ impl Resolver<'_> {
     }
 
     /// The path of a unix socket that need not be there, in a folder that must.
-    fn socket(&mut self, at: &At<String>, path: &Path) -> Option<PathBuf> {
+    pub(crate) fn socket(&mut self, at: &At<String>, path: &Path) -> Option<PathBuf> {
         let path = self.base(at).join(path);
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             self.problems
@@ -649,7 +651,7 @@ fn clean(guest: &str) -> Result<(), String> {
 }
 
 /// Fills in `${NAME}`; `$${` stands for `${`. Another `$` stands for itself.
-fn expand(text: &str, env: EnvLookup<'_>) -> Result<String, (String, String)> {
+pub(crate) fn expand(text: &str, env: EnvLookup<'_>) -> Result<String, (String, String)> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::admin::Admin;
 use crate::config::{Config, Limits, Listen};
 use crate::limits::LimitKey;
 use crate::log::Logging;
@@ -28,6 +29,8 @@ pub struct ServerConfig {
     patterns: Vec<glob::Pattern>,
     /// `[listen]`: where all apps are served.
     pub listen: Listen,
+    /// `[admin]`: where the server is looked at and steered.
+    pub admin: Admin,
     /// `[limits]`: what concerns connections.
     pub limits: Limits,
     /// `[log]`: where the lines of all apps go, and what is told of requests.
@@ -149,6 +152,7 @@ impl Resolver<'_> {
         defaults.isolation.as_ref().map(|at| self.isolation(at));
         let own = typed.own.into_iter().map(|own| self.own(own)).collect();
         let listen = self.listen(&raw);
+        let admin = self.admin(&raw);
         let limits = self.limits(&raw);
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
@@ -158,6 +162,7 @@ impl Resolver<'_> {
         Some(ServerConfig {
             patterns,
             listen,
+            admin,
             limits,
             log,
             trace,
@@ -288,6 +293,12 @@ impl ServerConfig {
             problems.push(at.problem(
                 "where the server listens is the operator's to say",
                 "leave [listen] out; hosts and mount of [app] say where the app is served",
+            ));
+        }
+        if let Some(at) = std::mem::take(&mut raw.admin).first() {
+            problems.push(at.problem(
+                "how the server is steered is the operator's to say",
+                "leave [admin] out",
             ));
         }
         if let Some(at) = raw.name.as_ref().filter(|at| at.value != name) {

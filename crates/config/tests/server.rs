@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use wasgi_config::{ServerConfig, Tenant, load_server};
+use wasgi_config::{Address, Admin, ServerConfig, Tenant, load_server};
 
 struct Folder(TempDir);
 
@@ -226,4 +226,26 @@ fn the_operator_says_where_apps_are_served() {
     let said = said.unwrap_err();
     assert!(said.contains("on this server the app is called a"), "{said}");
     assert!(said.contains("listen.http: where the server listens"), "{said}");
+    let admin = format!("{LEAST}[admin]\ntoken = \"0123456789abcdef\"\n");
+    let said = folder.app(&open, "a", &admin).unwrap_err();
+    assert!(
+        said.contains("admin.token: how the server is steered is the operator's"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_operators_file_says_where_the_server_is_steered() {
+    let folder = Folder::new();
+    let text = format!(
+        "{APPS}[admin]\nsocket = \"admin.sock\"\ntcp = \"127.0.0.1:9090\"\ntoken = \"0123456789abcdef\"\nstats = \"[::1]:1717\"\n"
+    );
+    let admin = folder.server(&text).unwrap().admin;
+    assert_eq!(admin.socket, Some(Address::Unix(folder.path("admin.sock"))));
+    assert_eq!(admin.tcp.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(admin.stats.unwrap().to_string(), "[::1]:1717");
+    let token = admin.token.unwrap();
+    assert_eq!(token.value, "0123456789abcdef");
+    assert!(!format!("{token:?}").contains("0123"));
+    assert_eq!(folder.server(APPS).unwrap().admin, Admin::default());
 }

@@ -161,6 +161,10 @@ impl Budget {
 }
 
 impl Share {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// What the instance has been found to take; that may be more than fits, see [`Budget::trim`].
     pub(crate) fn set(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.bytes, bytes);

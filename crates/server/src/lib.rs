@@ -6,12 +6,14 @@
 //! This crate knows HTTP, waiting and logging. It does not know wasmtime, configuration files, or what an environ
 //! holds.
 
+mod admin;
 mod bill;
 mod budget;
 mod coding;
 mod content;
 mod error_pages;
 mod fleet;
+mod histogram;
 mod http;
 mod inherited;
 mod listener;
@@ -28,9 +30,11 @@ mod systemd;
 mod threads;
 mod tls;
 mod trace;
+mod traffic;
 mod upgrade;
 mod worker;
 
+pub use admin::{Admin, AdminListeners, Token};
 pub use budget::Budget;
 pub use error_pages::ErrorPages;
 pub use fleet::{Fleet, Loaded, Loader, NoSuchApp};

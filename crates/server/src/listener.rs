@@ -21,7 +21,10 @@ use crate::tls::Tls;
 const BACKLOG: u32 = 1024;
 
 /// Who may connect to a unix socket: its user and group.
-const SOCKET_MODE: u32 = 0o660;
+pub(crate) const SOCKET_MODE: u32 = 0o660;
+
+/// ... or its user alone.
+pub(crate) const PRIVATE_MODE: u32 = 0o600;
 
 /// A bound socket. `Display` gives where it is: `http://127.0.0.1:8000` or `unix:/run/hello.sock`.
 #[derive(Debug)]
@@ -117,9 +120,14 @@ impl Listener {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn bind(address: &Address) -> Result<Self, BindError> {
+        Self::bind_with_mode(address, SOCKET_MODE).await
+    }
+
+    /// As [`bind`](Self::bind), with this mode for the file of a unix socket.
+    pub(crate) async fn bind_with_mode(address: &Address, mode: u32) -> Result<Self, BindError> {
         match address {
             Address::Tcp { host, port } => bind_tcp(host, *port, address).await,
-            Address::Unix(path) => bind_unix(path, address),
+            Address::Unix(path) => bind_unix(path, address, mode),
             Address::Passed(_) => Err(BindError::NotPassed {
                 address: address.to_string(),
             }),
@@ -305,7 +313,7 @@ fn listen_tcp(address: SocketAddr) -> io::Result<Kind> {
     Ok(Kind::Tcp { listener, local })
 }
 
-fn bind_unix(path: &Path, address: &Address) -> Result<Listener, BindError> {
+fn bind_unix(path: &Path, address: &Address, mode: u32) -> Result<Listener, BindError> {
     let failed = |source| BindError::Bind {
         address: address.to_string(),
         source,
@@ -340,7 +348,7 @@ fn bind_unix(path: &Path, address: &Address) -> Result<Listener, BindError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     let file = SocketFile::of(path, true).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
     let kind = Kind::Unix {
         listener,
         path: path.to_owned(),

@@ -1,8 +1,10 @@
 //! What an app's requests and instances come to, counted as they go.
 
 use std::fmt;
+use std::ops::AddAssign;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use wasgi_engine::{Report, RewindError, Rewound, WhyNot};
 
@@ -34,7 +36,7 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    const ALL: [Dropped; 11] = [
+    pub(crate) const ALL: [Dropped; 11] = [
         Dropped::TimeLimit,
         Dropped::MemoryLimit,
         Dropped::Exited,
@@ -47,6 +49,23 @@ impl Dropped {
         Dropped::NotRewound,
         Dropped::Differs,
     ];
+
+    /// As a label's value.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Dropped::TimeLimit => "time-limit",
+            Dropped::MemoryLimit => "memory-limit",
+            Dropped::Exited => "exited",
+            Dropped::Crashed => "crashed",
+            Dropped::MaxRequests => "max-requests",
+            Dropped::Idle => "idle",
+            Dropped::Evicted => "evicted",
+            Dropped::Grown => "grown",
+            Dropped::NoSnapshot => "no-snapshot",
+            Dropped::NotRewound => "not-rewound",
+            Dropped::Differs => "differs",
+        }
+    }
 
     fn words(self) -> &'static str {
         match self {
@@ -97,6 +116,10 @@ pub(crate) struct Metrics {
     rewind_nanos: AtomicU64,
     started: AtomicU64,
     restored: AtomicU64,
+    /// Of the last start, in seconds since 1970.
+    last_start: AtomicU64,
+    instances: AtomicU64,
+    memory: AtomicU64,
     dropped: [AtomicU64; Dropped::ALL.len()],
 }
 
@@ -116,11 +139,23 @@ impl Metrics {
     pub(crate) fn started(&self, is_copy: bool) {
         add(&self.started, 1);
         add(&self.restored, is_copy.into());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = now.unwrap_or_default().as_secs();
+        self.last_start.store(seconds, Ordering::Relaxed);
     }
 
     /// An instance was dropped. Returns whether it is the first for this reason.
     pub(crate) fn dropped(&self, why: Dropped) -> bool {
         add(&self.dropped[why as usize], 1) == 0
+    }
+
+    /// Instances that are there, and the memory they have for themselves.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            instances: self.instances.load(Ordering::Relaxed),
+            memory: self.memory.load(Ordering::Relaxed),
+            last_start: self.last_start.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn figures(&self) -> Figures {
@@ -135,6 +170,55 @@ impl Metrics {
             restored: read(&self.restored),
             dropped: Dropped::ALL.map(|why| (why, read(&self.dropped[why as usize]))),
         }
+    }
+}
+
+/// What an app's instances are now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) instances: u64,
+    /// In bytes.
+    pub(crate) memory: u64,
+    /// When the last one was started, in seconds since 1970; 0 for never.
+    pub(crate) last_start: u64,
+}
+
+impl AddAssign for Held {
+    fn add_assign(&mut self, other: Self) {
+        self.instances += other.instances;
+        self.memory += other.memory;
+        self.last_start = self.last_start.max(other.last_start);
+    }
+}
+
+/// An instance, counted for as long as it is there.
+pub(crate) struct Counted {
+    metrics: Arc<Metrics>,
+    bytes: u64,
+}
+
+impl Counted {
+    pub(crate) fn new(metrics: &Arc<Metrics>, bytes: u64) -> Self {
+        add(&metrics.instances, 1);
+        add(&metrics.memory, bytes);
+        Self {
+            metrics: Arc::clone(metrics),
+            bytes,
+        }
+    }
+
+    /// What it has been found to take.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        // Wraps around on the way at most.
+        add(&self.metrics.memory, bytes.wrapping_sub(self.bytes));
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.set(0);
+        self.metrics.instances.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -167,6 +251,27 @@ pub struct Figures {
     pub restored: u64,
     /// Instances dropped, by reason.
     pub dropped: [(Dropped, u64); Dropped::ALL.len()],
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Metrics::default().figures()
+    }
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.cpu += other.cpu;
+        self.rewinds += other.rewinds;
+        self.pages += other.pages;
+        self.rewind_time += other.rewind_time;
+        self.started += other.started;
+        self.restored += other.restored;
+        for ((_, count), (_, more)) in self.dropped.iter_mut().zip(other.dropped) {
+            *count += more;
+        }
+    }
 }
 
 /// One line for the log.
@@ -240,5 +345,18 @@ mod tests {
              rewind"
         );
         assert_eq!(metrics.figures().dropped[7], (Dropped::Grown, 3));
+        let mut twice = metrics.figures();
+        twice += metrics.figures();
+        assert_eq!((twice.requests, twice.pages, twice.dropped[7].1), (6, 196, 6));
+    }
+
+    #[test]
+    fn an_instance_is_counted_while_it_is_there() {
+        let metrics = Arc::new(Metrics::default());
+        let (mut one, two) = (Counted::new(&metrics, 100), Counted::new(&metrics, 100));
+        one.set(30);
+        assert_eq!((metrics.held().instances, metrics.held().memory), (2, 130));
+        drop((one, two));
+        assert_eq!((metrics.held().instances, metrics.held().memory), (0, 0));
     }
 }

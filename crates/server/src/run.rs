@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
 use crate::route::Routes;
 use crate::runner::Runner;
+use crate::site::Glance;
 
 /// Wait after the system has refused to accept a connection, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -27,6 +29,8 @@ pub struct Server<R: Runner> {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pages: OnceLock<Arc<dyn ErrorPages>>,
+    /// Whether connections are taken.
+    serves: AtomicBool,
 }
 
 impl<R: Runner> Server<R> {
@@ -37,6 +41,7 @@ impl<R: Runner> Server<R> {
             limits,
             log,
             pages: OnceLock::new(),
+            serves: AtomicBool::new(false),
         })
     }
 
@@ -53,6 +58,18 @@ impl<R: Runner> Server<R> {
     /// From now on, requests go by these routes.
     pub fn set_routes(&self, routes: Routes<R>) {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// Whether clients find it: its first apps are there, and it is not about to end.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.serves.load(Ordering::Relaxed)
+    }
+
+    /// Each app as it is now, ordered by name.
+    pub(crate) fn glances(&self) -> Vec<Glance> {
+        let mut glances: Vec<_> = self.routes().sites().iter().map(|site| site.glance()).collect();
+        glances.sort_by(|a, b| a.name.cmp(&b.name));
+        glances
     }
 
     pub(crate) fn routes(&self) -> Arc<Routes<R>> {
@@ -110,7 +127,9 @@ pub async fn run<R: Runner>(
         ));
     }
     drop(stopping);
+    server.serves.store(true, Ordering::Relaxed);
     let ending = shutdown.await;
+    server.serves.store(false, Ordering::Relaxed);
 
     accepting.shutdown().await;
     let _ = stop.send(Some(ending));

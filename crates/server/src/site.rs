@@ -1,13 +1,14 @@
 //! One app as it is served: what answers its requests now, and what did before.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use wasgi_config::Limits;
 
-use crate::metrics::Figures;
+use crate::metrics::{Figures, Held, Metrics};
 use crate::rate::Rate;
 use crate::runner::Runner;
 use crate::static_files::StaticFiles;
+use crate::traffic::{Served, Traffic};
 use crate::worker::Pool;
 
 /// One load of an app: its workers, its limits and its files. A reload makes another; a request keeps to the one it began with.
@@ -36,12 +37,40 @@ pub struct Site<R: Runner> {
     state: RwLock<State<R>>,
     /// Generations that may still have requests.
     retired: Mutex<Vec<Weak<Generation<R>>>>,
+    traffic: Arc<Traffic>,
+    books: Mutex<Books>,
+}
+
+/// The counters of all loads.
+#[derive(Default)]
+struct Books {
+    open: Vec<Arc<Metrics>>,
+    /// What those have come to that are gone, instances and all.
+    closed: Figures,
+}
+
+/// A site at a moment.
+pub(crate) struct Glance {
+    pub(crate) name: Arc<str>,
+    pub(crate) down: Option<Down>,
+    /// Which of its loads answers, from 1 in the order they came; 0 if none does.
+    pub(crate) generation: u64,
+    /// Requests that workers handle.
+    pub(crate) running: usize,
+    /// Requests that wait for a worker.
+    pub(crate) waiting: usize,
+    pub(crate) held: Held,
+    pub(crate) figures: Figures,
+    pub(crate) served: Served,
 }
 
 struct State<R: Runner> {
     current: Option<Arc<Generation<R>>>,
     previous: Option<Arc<Generation<R>>>,
     down: Option<Down>,
+    /// Which loads `current` and `previous` are, and how many there have been.
+    numbers: (u64, u64),
+    loads: u64,
 }
 
 /// Why an app's requests are not given to it.
@@ -64,8 +93,12 @@ impl<R: Runner> Site<R> {
                 current: None,
                 previous: None,
                 down: None,
+                numbers: (0, 0),
+                loads: 0,
             }),
             retired: Mutex::default(),
+            traffic: Arc::default(),
+            books: Mutex::default(),
         })
     }
 
@@ -89,8 +122,11 @@ impl<R: Runner> Site<R> {
 
     /// Lets a new load answer from now on, and keeps the one before for [`roll_back`](Self::roll_back).
     pub fn serve(&self, next: Arc<Generation<R>>) {
+        self.books().open(next.pool.metrics());
         self.change(|state| {
             next.pool.set_resting(false);
+            state.loads += 1;
+            state.numbers = (state.loads, state.numbers.0);
             if let Some(before) = state.current.replace(next) {
                 before.pool.set_resting(true);
                 state.previous = Some(before);
@@ -121,6 +157,7 @@ impl<R: Runner> Site<R> {
                         generation.pool.set_resting(rests);
                     }
                 }
+                state.numbers = (state.numbers.1, state.numbers.0);
             }
             is_there
         })
@@ -140,10 +177,59 @@ impl<R: Runner> Site<R> {
         });
     }
 
-    /// What the present load's requests and instances have come to.
+    /// What the requests and instances of all its loads have come to; `None` if there was none.
     pub fn figures(&self) -> Option<Figures> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.current.as_ref().map(|current| current.pool.figures())
+        let loads = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.loads
+        };
+        (loads > 0).then(|| self.books().figures())
+    }
+
+    /// Where its requests are counted as their replies end.
+    pub(crate) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+
+    pub(crate) fn glance(&self) -> Glance {
+        let (down, generation, present) = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let present = [state.current.clone(), state.previous.clone()];
+            let down = match (&state.down, &state.current) {
+                (None, None) => Some(Down::Failed("it has not been loaded yet".into())),
+                (down, _) => down.clone(),
+            };
+            (down, state.numbers.0, present)
+        };
+        let retired: Vec<_> = {
+            let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            retired.iter().filter_map(Weak::upgrade).collect()
+        };
+        // One that was rolled back is in both.
+        let mut generations: Vec<_> = present.into_iter().flatten().chain(retired).collect();
+        generations.sort_by_key(Arc::as_ptr);
+        generations.dedup_by_key(|generation| Arc::as_ptr(generation));
+        let (mut running, mut waiting) = (0, 0);
+        for generation in &generations {
+            let busy = generation.pool.busy();
+            running += busy.0;
+            waiting += busy.1;
+        }
+        let books = self.books();
+        Glance {
+            name: Arc::clone(&self.name),
+            down,
+            generation,
+            running,
+            waiting,
+            held: books.held(),
+            figures: books.figures(),
+            served: self.traffic.read(),
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until no worker of any of its loads handles a request.
@@ -175,14 +261,90 @@ impl<R: Runner> Site<R> {
     }
 }
 
+impl Books {
+    fn open(&mut self, metrics: &Arc<Metrics>) {
+        let closed = &mut self.closed;
+        self.open.retain(|open| {
+            // Nobody else has it: its pool and instances are gone.
+            let is_over = Arc::strong_count(open) == 1;
+            if is_over {
+                *closed += open.figures();
+            }
+            !is_over
+        });
+        self.open.push(Arc::clone(metrics));
+    }
+
+    fn figures(&self) -> Figures {
+        let mut figures = self.closed.clone();
+        for metrics in &self.open {
+            figures += metrics.figures();
+        }
+        figures
+    }
+
+    fn held(&self) -> Held {
+        let mut held = Held::default();
+        for metrics in &self.open {
+            held += metrics.held();
+        }
+        held
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use wasgi_config::{Host, Route};
+    use wasgi_engine::{Report, Request, RewindError, Rewound};
 
     use super::*;
     use crate::log::Log;
     use crate::route::Routes;
     use crate::run::Server;
+
+    #[test]
+    fn what_was_counted_outlives_the_load_it_was_counted_for() {
+        let mut books = Books::default();
+        for started in [true, false, true] {
+            let metrics = Arc::new(Metrics::default());
+            books.open(&metrics);
+            metrics.started(started);
+        }
+        assert_eq!(books.open.len(), 1);
+        assert_eq!((books.figures().started, books.figures().restored), (3, 2));
+    }
+
+    /// An app that nothing is loaded of.
+    pub(crate) fn glance(name: &str) -> Glance {
+        struct Nothing;
+
+        impl Runner for Nothing {
+            type Instance = ();
+            type Error = std::convert::Infallible;
+
+            fn name(&self) -> &str {
+                ""
+            }
+
+            async fn start(&self) -> Result<(), Self::Error> {
+                Ok(())
+            }
+
+            fn is_copy((): &()) -> bool {
+                false
+            }
+
+            async fn renew(&self, (): &mut ()) -> Result<Option<Rewound>, RewindError> {
+                Ok(None)
+            }
+
+            async fn handle((): &mut (), _: Request) -> Report {
+                Report::default()
+            }
+        }
+
+        Site::<Nothing>::new(name).glance()
+    }
 
     /// A server of one app.
     pub(crate) fn of_one<R: Runner>(pool: Arc<Pool<R>>, limits: Limits, log: Log) -> Arc<Server<R>> {

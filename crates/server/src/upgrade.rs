@@ -45,10 +45,10 @@ pub enum UpgradeError {
 
 impl Upgrade {
     /// To be made before the listeners are given away.
-    pub fn of(listeners: &[Listener]) -> Self {
+    pub fn of<'l>(listeners: impl IntoIterator<Item = &'l Listener>) -> Self {
         let named = |listener: &Listener| (listener.address().to_owned(), listener.handle());
         Self {
-            listeners: listeners.iter().map(named).collect(),
+            listeners: listeners.into_iter().map(named).collect(),
         }
     }
 

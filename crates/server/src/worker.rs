@@ -16,7 +16,7 @@ use wasgi_engine::{Failure, Report, Request, RewindError};
 use crate::bill::Meter;
 use crate::budget::{Budget, Holder, Share};
 use crate::log::Log;
-use crate::metrics::{Dropped, Figures, Metrics};
+use crate::metrics::{Counted, Dropped, Figures, Metrics};
 use crate::runner::Runner;
 
 /// First and longest wait between two tries to start a replacement.
@@ -54,7 +54,7 @@ pub struct Pool<R: Runner> {
     queue: usize,
     queue_time: Duration,
     max_requests: Option<u64>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 struct State<I> {
@@ -76,21 +76,49 @@ struct Job {
     meter: Meter,
 }
 
-/// Which worker has taken a request: its number, from 1, or nobody yet.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TakenBy(Arc<AtomicU32>);
+/// Which worker has taken a request: its number, from 1, or nobody yet; and how long that took.
+#[derive(Clone, Debug)]
+pub(crate) struct TakenBy(Arc<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    number: AtomicU32,
+    since: Instant,
+    waited_nanos: AtomicU64,
+}
+
+impl Default for TakenBy {
+    fn default() -> Self {
+        Self(Arc::new(Taken {
+            number: AtomicU32::new(0),
+            since: Instant::now(),
+            waited_nanos: AtomicU64::new(0),
+        }))
+    }
+}
 
 impl TakenBy {
     /// The worker's number, if one has.
     pub(crate) fn number(&self) -> Option<u32> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.0.number.load(Ordering::Acquire) {
             0 => None,
             number => Some(number),
         }
     }
 
+    /// How long the request has waited for a worker, until now if none has it.
+    pub(crate) fn waited(&self) -> Duration {
+        match self.number() {
+            Some(_) => Duration::from_nanos(self.0.waited_nanos.load(Ordering::Relaxed)),
+            None => self.0.since.elapsed(),
+        }
+    }
+
     fn set(&self, number: u32) {
-        self.0.store(number, Ordering::Relaxed);
+        let nanos = self.0.since.elapsed().as_nanos() as u64;
+        self.0.waited_nanos.store(nanos, Ordering::Relaxed);
+        // After the time that goes with it.
+        self.0.number.store(number, Ordering::Release);
     }
 }
 
@@ -109,6 +137,7 @@ struct Live<I> {
     // Dropped first: memory is given back once it is free.
     instance: I,
     share: Share,
+    counted: Counted,
     requests: u32,
     /// Linear memory after its last request.
     size: u64,
@@ -160,7 +189,7 @@ impl<R: Runner> Pool<R> {
             queue: limits.queue,
             queue_time: limits.queue_time,
             max_requests,
-            metrics: Metrics::default(),
+            metrics: Arc::default(),
         });
         budget.join(pool.as_holder());
         // The last that is put back is the first to be taken: those that are there come before those that are not.
@@ -209,6 +238,15 @@ impl<R: Runner> Pool<R> {
     pub(crate) fn set_resting(&self, rests: bool) {
         self.rests.store(rests, Ordering::Relaxed);
         while rests && self.give_up().is_some() {}
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Requests that workers handle now, and those that wait for one.
+    pub(crate) fn busy(&self) -> (usize, usize) {
+        (self.running.load(Ordering::Relaxed), self.state().waiting.len())
     }
 
     /// How long a request waits for a worker.
@@ -267,6 +305,7 @@ impl<R: Runner> Pool<R> {
         self.metrics.started(R::is_copy(&instance));
         Ok(Live {
             instance,
+            counted: Counted::new(&self.metrics, share.bytes()),
             share,
             requests: 0,
             size: 0,
@@ -586,6 +625,7 @@ impl<R: Runner> Pool<R> {
         live.size = size;
         let bytes = R::memory(&mut live.instance);
         live.share.set(bytes);
+        live.counted.set(bytes);
         self.expected.store(bytes, Ordering::Relaxed);
         self.budget.trim();
     }

@@ -18,7 +18,7 @@ pub(super) struct RawServer {
     pub memory: Option<At<String>>,
     pub idle_timeout: Option<At<String>>,
     pub builders: Option<At<i64>>,
-    /// `[listen]`, `[limits]`, `[log]` and `[trace]`.
+    /// `[listen]`, `[limits]`, `[log]`, `[trace]` and `[admin]`.
     pub raw: Raw,
     /// `[defaults]` and `[defaults.limits]`.
     pub defaults: Raw,
@@ -66,6 +66,12 @@ impl RawServer {
                     self.raw.http = reader.raw.http.take();
                     self.raw.https = std::mem::take(&mut reader.raw.https);
                     self.raw.redirect = std::mem::take(&mut reader.raw.redirect);
+                }
+                "admin" => {
+                    for (key, value) in reader.table(key, value) {
+                        reader.admin(key, value);
+                    }
+                    self.raw.admin = std::mem::take(&mut reader.raw.admin);
                 }
                 "limits" => {
                     for (key, value) in reader.table(key, value) {

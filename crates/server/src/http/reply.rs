@@ -22,6 +22,7 @@ use crate::log::Access;
 use crate::request_id::RequestId;
 use crate::static_files::{Answer, AnswerBody};
 use crate::trace::{self, Traced, Tracer};
+use crate::traffic::Traffic;
 use crate::worker::TakenBy;
 
 /// The connection ends here, without (the rest of) a reply.
@@ -36,6 +37,8 @@ pub(super) struct Record {
     pub(super) head: Option<Head>,
     /// The app that the request is for, if it is for one.
     pub(super) app: Option<Arc<str>>,
+    /// Where the app's requests are counted, if it is for one.
+    pub(super) traffic: Option<Arc<Traffic>>,
     pub(super) id: RequestId,
     trace: Option<trace::Context>,
     pub(super) worker: Option<TakenBy>,
@@ -52,6 +55,7 @@ impl Record {
             connection,
             head: None,
             app: None,
+            traffic: None,
             id: RequestId::random(),
             trace: None,
             worker: None,
@@ -115,6 +119,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.connection.turns.end();
+        let waited = self.worker.as_ref().map(TakenBy::waited);
         let entry = Entry {
             connection: Arc::clone(&self.connection),
             head: self.head.take(),
@@ -127,6 +132,9 @@ impl Drop for Record {
             id: self.id,
             trace: self.trace,
         };
+        if let Some(traffic) = &self.traffic {
+            traffic.ended(entry.status, entry.bytes, entry.time, waited);
+        }
         if !self.connection.log.has_bill() {
             entry.log(None);
         }

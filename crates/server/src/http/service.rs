@@ -186,6 +186,7 @@ async fn answer<R: Runner>(
         return Ok(own(record, StatusCode::NOT_FOUND, Some(what)));
     };
     record.app = Some(Arc::clone(site.name()));
+    record.traffic = Some(Arc::clone(site.traffic()));
     if !mount.is_empty() && *head.path() == *mount.as_bytes() {
         return Ok(with_slash(record, head));
     }
