@@ -8,6 +8,7 @@ mod build;
 mod builds;
 mod check;
 mod check_isolation;
+mod control;
 mod dev;
 mod difference;
 mod failure;
@@ -60,6 +61,7 @@ fn command() -> Command {
         .subcommand(check::command())
         .subcommand(build::command())
         .subcommand(python::command())
+        .subcommands(control::commands())
 }
 
 fn main() -> ExitCode {
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Some(("check", matches)) => check::run(matches),
         Some(("build", matches)) => build::run(matches),
         Some(("python", matches)) => python::run(matches),
+        Some((name, matches)) if let Some(result) = control::run(name, matches) => result,
         _ => {
             println!("{}", interpreter::versions());
             Ok(ExitCode::SUCCESS)

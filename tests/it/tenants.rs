@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::client::{PATIENCE, Reply};
-use crate::server::{Server, wasgi};
+use crate::server::{Server, run, wasgi};
 
 const LEAST: &str = "[app]\nmodule = \"app:app\"\n";
 
@@ -276,6 +276,60 @@ fn several_apps_of_one_owner_are_served_by_name() {
     let server = Server::spawn(host.0, &mut command);
     assert_eq!(server.ask("shop.test", "/").expect(200).text(), "shop  /");
     assert_eq!(server.ask("x", "/wiki/").expect(200).text(), "wiki /wiki /");
+}
+
+#[test]
+fn an_operator_reloads_rolls_back_drains_and_resumes_one_app() {
+    let host = Host::new("hosts = [\"{name}.test\"]\n[admin]\nsocket = \"admin.sock\"");
+    host.app("shop", LEAST, "old");
+    host.app("wiki", LEAST, "wiki");
+    let server = host.start();
+    let socket = server.dir.path().join("admin.sock");
+    let command = |name: &str, app: &str| {
+        let mut command = wasgi();
+        command.args([name, app, "--admin"]).arg(&socket);
+        run(&mut command, PATIENCE)
+    };
+    let done = |name: &str| {
+        let run = command(name, "shop");
+        assert_eq!(run.code(), 0, "{name}: {}", run.stderr);
+        run.stdout
+    };
+    let says = |status: u16| server.ask("shop.test", "/").expect(status).text();
+
+    server.log.wait_for(0, "2 apps looked at in ");
+    server.rewrite("tenants/shop/app.py", &code("new"));
+    assert_eq!(says(200), "old  /");
+    assert_eq!(done("reload"), "app shop is loaded anew\n");
+    assert_eq!(says(200), "new  /");
+    done("rollback");
+    assert_eq!(says(200), "old  /");
+    done("rollback");
+    assert_eq!(says(200), "new  /");
+
+    server.rewrite("tenants/shop/app.py", "1 / 0\n");
+    let broken = command("reload", "shop");
+    assert_eq!(broken.code(), 1);
+    assert!(
+        broken.stderr.contains("what was loaded before goes on")
+            && broken.stderr.contains("ZeroDivisionError"),
+        "{}",
+        broken.stderr
+    );
+    assert_eq!(says(200), "new  /");
+
+    done("drain");
+    assert!(says(503).contains("takes no requests at present"));
+    server.ask("wiki.test", "/").expect(200);
+    done("resume");
+    assert_eq!(says(200), "new  /");
+
+    assert!(done("logs").contains("ZeroDivisionError"));
+    let nobody = command("reload", "nobody");
+    assert_eq!(
+        (nobody.code(), nobody.stderr.as_str()),
+        (1, "wasgi: there is no app nobody\n")
+    );
 }
 
 /// Connections of the load, and requests that it makes at least.

@@ -135,7 +135,7 @@ where
     let service = service_fn(|request: http::Request<Incoming>| {
         asked.notify_one();
         let (access, server) = (Arc::clone(&access), Arc::clone(&server));
-        async move { Ok::<_, std::convert::Infallible>(answer(&request, &access, &server)) }
+        async move { Ok::<_, std::convert::Infallible>(answer(request, &access, &server).await) }
     });
     let served = http1::Builder::new()
         .keep_alive(false)

@@ -8,9 +8,11 @@ mod stamp;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -22,7 +24,7 @@ use crate::log::Log;
 use crate::route::Routes;
 use crate::run::Server;
 use crate::runner::Runner;
-use crate::site::{Generation, Site};
+use crate::site::Generation;
 use crate::static_files::StaticFiles;
 use crate::worker::{Pool, Workers};
 use member::Member;
@@ -77,10 +79,23 @@ pub struct Loaded<R> {
     pub watch: bool,
 }
 
-/// No app of the server has this name.
-#[derive(Debug, thiserror::Error)]
-#[error("no app is called {0}")]
-pub struct NoSuchApp(String);
+/// Loads one app anew, when the operator asks for it.
+pub(crate) trait Reload: Send + Sync {
+    /// `Err` tells why there is no new load; `None` that no app has this name.
+    fn reload(self: Arc<Self>, name: String) -> BoxFuture<Option<Result<(), String>>>;
+}
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl<L: Loader> Reload for Fleet<L> {
+    fn reload(self: Arc<Self>, name: String) -> BoxFuture<Option<Result<(), String>>> {
+        Box::pin(async move {
+            let is_it = |member: &Arc<Member<_>>| **member.site.name() == *name;
+            let member = self.members().into_iter().find(is_it)?;
+            Some(self.renew(&member).await)
+        })
+    }
+}
 
 /// The apps of a server.
 pub struct Fleet<L: Loader> {
@@ -104,7 +119,7 @@ impl<L: Loader> Fleet<L> {
         guests: Handle,
         builders: usize,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let fleet = Arc::new(Self {
             loader,
             log: server.log.clone(),
             server,
@@ -113,7 +128,10 @@ impl<L: Loader> Fleet<L> {
             builders: Semaphore::new(builders.max(1)),
             admitted: AtomicU64::new(0),
             members: Mutex::default(),
-        })
+        });
+        let reload: Weak<dyn Reload> = Arc::downgrade(&fleet) as _;
+        fleet.server.set_reload(reload);
+        fleet
     }
 
     /// Takes in one app, started as its workers are to be.
@@ -172,71 +190,12 @@ impl<L: Loader> Fleet<L> {
             .note(format_args!("reload: {} apps, {failed} failed", outcomes.len()));
     }
 
-    /// Loads an app anew. What answered before goes on until the new load has answered its probe, or for good if it
-    /// does not.
-    ///
-    /// # Errors
-    /// Why there is no new load, or that there is no such app.
-    pub async fn reload(&self, name: &str) -> Result<(), String> {
-        let member = self.member(name).map_err(|error| error.to_string())?;
-        self.renew(&member).await
-    }
-
-    /// Has the load before the present one answer again.
-    ///
-    /// # Errors
-    /// If there is none, or no such app.
-    pub fn roll_back(&self, name: &str) -> Result<(), String> {
-        let member = self.member(name).map_err(|error| error.to_string())?;
-        if !member.site.roll_back() {
-            return Err(format!("app {name} has no load before the present one"));
-        }
-        self.log
-            .note(format_args!("app {name}: rolled back to the load before"));
-        Ok(())
-    }
-
-    /// Has an app take no requests until it is resumed.
-    ///
-    /// # Errors
-    /// If there is no such app.
-    pub fn drain(&self, name: &str) -> Result<(), NoSuchApp> {
-        self.member(name)?.site.drain();
-        self.log.note(format_args!("app {name}: drained"));
-        Ok(())
-    }
-
-    /// Has an app take requests again.
-    ///
-    /// # Errors
-    /// If there is no such app.
-    pub fn resume(&self, name: &str) -> Result<(), NoSuchApp> {
-        self.member(name)?.site.resume();
-        self.log.note(format_args!("app {name}: resumed"));
-        Ok(())
-    }
-
-    /// Every app, by name.
-    pub fn sites(&self) -> Vec<Arc<Site<L::Runner>>> {
-        let sites = self.members().into_iter().map(|member| Arc::clone(&member.site));
-        sites.collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<Member<L::Runner>>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn members(&self) -> Vec<Arc<Member<L::Runner>>> {
         self.lock().values().cloned().collect()
-    }
-
-    fn member(&self, name: &str) -> Result<Arc<Member<L::Runner>>, NoSuchApp> {
-        let found = self
-            .lock()
-            .values()
-            .find(|member| **member.site.name() == *name)
-            .cloned();
-        found.ok_or_else(|| NoSuchApp(name.to_owned()))
     }
 
     fn join(&self, file: &Path) -> Arc<Member<L::Runner>> {

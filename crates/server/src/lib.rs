@@ -37,7 +37,7 @@ mod worker;
 pub use admin::{Admin, AdminListeners, Token};
 pub use budget::Budget;
 pub use error_pages::ErrorPages;
-pub use fleet::{Fleet, Loaded, Loader, NoSuchApp};
+pub use fleet::{Fleet, Loaded, Loader};
 pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log, Tail};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use wasgi_config::Limits;
 
 use crate::error_pages::ErrorPages;
+use crate::fleet::Reload;
 use crate::http::{Peer, serve};
 use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
@@ -29,6 +30,8 @@ pub struct Server<R: Runner> {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pages: OnceLock<Arc<dyn ErrorPages>>,
+    /// What loads an app anew.
+    fleet: OnceLock<Weak<dyn Reload>>,
     /// Whether connections are taken.
     serves: AtomicBool,
 }
@@ -41,6 +44,7 @@ impl<R: Runner> Server<R> {
             limits,
             log,
             pages: OnceLock::new(),
+            fleet: OnceLock::new(),
             serves: AtomicBool::new(false),
         })
     }
@@ -53,6 +57,15 @@ impl<R: Runner> Server<R> {
 
     pub(crate) fn pages(&self) -> Option<&dyn ErrorPages> {
         self.pages.get().map(|pages| &**pages)
+    }
+
+    pub(crate) fn set_reload(&self, fleet: Weak<dyn Reload>) {
+        // A server has one fleet.
+        let _ = self.fleet.set(fleet);
+    }
+
+    pub(crate) fn reload(&self) -> Option<Arc<dyn Reload>> {
+        self.fleet.get()?.upgrade()
     }
 
     /// From now on, requests go by these routes.

@@ -73,7 +73,41 @@ impl Body for Answer {
 }
 
 /// Answers one request.
-pub(super) fn answer<B, R: Runner>(
+pub(super) async fn answer<B, R: Runner>(
+    request: Request<B>,
+    access: &Access,
+    server: &Arc<Server<R>>,
+) -> Response<Answer> {
+    let path = request.uri().path();
+    let reloaded = path
+        .strip_prefix("/apps/")
+        .and_then(|rest| rest.strip_suffix("/reload"));
+    match reloaded.map(str::to_owned) {
+        Some(name) if request.method() == Method::POST && access.allows(&request) => {
+            drop(request);
+            reload(name, server).await
+        }
+        _ => answer_now(&request, access, server),
+    }
+}
+
+/// Loads an app anew; answered once that is done.
+async fn reload<R: Runner>(name: String, server: &Arc<Server<R>>) -> Response<Answer> {
+    let outcome = match server.reload() {
+        Some(fleet) => fleet.reload(name.clone()).await,
+        None => None,
+    };
+    match outcome {
+        Some(Ok(())) => text(StatusCode::OK, &format!("app {name} is loaded anew")),
+        Some(Err(why)) => text(
+            StatusCode::CONFLICT,
+            &format!("app {name} is not loaded anew, what was loaded before goes on: {why}"),
+        ),
+        None => text(StatusCode::NOT_FOUND, &format!("there is no app {name}")),
+    }
+}
+
+fn answer_now<B, R: Runner>(
     request: &Request<B>,
     access: &Access,
     server: &Arc<Server<R>>,
@@ -115,7 +149,7 @@ pub(super) fn answer<B, R: Runner>(
             None => text(
                 StatusCode::NOT_FOUND,
                 "there is /healthz, /readyz, /metrics, /stats, /apps and, for each app, /apps/NAME/log and POST to \
-                 /apps/NAME/drain, resume and rollback",
+                 /apps/NAME/drain, resume, reload and rollback",
             ),
         },
     }
@@ -152,7 +186,7 @@ fn of_app<B, R: Runner>(
         _ => {
             return text(
                 StatusCode::NOT_FOUND,
-                "an app has log, drain, resume and rollback",
+                "an app has log, and for POST drain, resume, reload and rollback",
             );
         }
     };
