@@ -1,4 +1,4 @@
-//! Two tenants on one machine: one tries everything, the other must not notice.
+//! Two tenants of one server: one tries everything, the other must not notice.
 //!
 //! While each attack runs, the victim is asked again and again, one request after the other. None of them may fail, or take
 //! longer than `LATEST`, which is far beyond what a busy machine needs and far below what waiting for an attacker would take.
@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::server::{Server, app_folder, folder};
+use crate::client::Reply;
+use crate::server::{Server, app_folder, wasgi};
 
 /// How long any request of the victim's may take.
 const LATEST: Duration = Duration::from_secs(5);
@@ -20,36 +21,61 @@ const LIMIT: &str = "5s";
 const PASSWORD: &str = "the victim's own secret";
 
 struct Tenants {
-    hostile: Server,
-    victim: Server,
+    /// Serves the attacker to whoever does not ask for the victim by its name.
+    server: Server,
 }
 
 impl Tenants {
     fn start() -> Self {
-        let root = app_folder("victim");
-        let victim = folder(&format!(
-            "[listen]\nhttp = \"127.0.0.1:0\"\n[app]\nname = \"victim\"\nroot = {root:?}\nwsgi-file = \"app.py\"\n\
-             workers = 1\n[app.env]\nPASSWORD = {{ value = \"${{PASSWORD}}\", secret = true }}\n\
-             [files]\n\"/data\" = {{ path = \"data\", write = true, quota = \"1MiB\" }}\n"
-        ));
-        fs::write(victim.path().join("data/count"), "0").expect("write");
-        let root = app_folder("hostile");
-        let hostile = folder(&format!(
-            "[listen]\nhttp = \"127.0.0.1:0\"\n[app]\nname = \"hostile\"\nroot = {root:?}\nwsgi-file = \"app.py\"\n\
-             workers = 4\n[limits]\ntime = \"{LIMIT}\"\nmemory = \"96MiB\"\ntemp = \"4MiB\"\ntemp-files = 40\n\
-             open-files = 100\nreply-size = \"1MiB\"\nwrite-time = \"2s\"\n\
-             [files]\n\"/data\" = {{ path = \"data\", write = true, quota = \"4MiB\", max-files = 40 }}\n"
-        ));
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("write");
+        for name in ["victim", "hostile"] {
+            fs::create_dir_all(dir.path().join("tenants").join(name).join("data")).expect("folder");
+            let code = fs::read_to_string(app_folder(name).join("app.py")).expect("app.py");
+            write(&format!("tenants/{name}/app.py"), &code);
+        }
+        write(
+            "server.toml",
+            "apps = [\"tenants/*/app.toml\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
+             [app.victim]\nhosts = [\"victim.test\"]\npass-env = [\"PASSWORD\"]\n",
+        );
+        write(
+            "tenants/victim/app.toml",
+            "[app]\nwsgi-file = \"app.py\"\nworkers = 1\n[app.env]\n\
+             PASSWORD = { value = \"${PASSWORD}\", secret = true }\n\
+             [files]\n\"/data\" = { path = \"data\", write = true, quota = \"1MiB\" }\n",
+        );
+        write("tenants/victim/data/count", "0");
+        write(
+            "tenants/hostile/app.toml",
+            &format!(
+                "[app]\nwsgi-file = \"app.py\"\nworkers = 4\n[limits]\ntime = \"{LIMIT}\"\nmemory = \"96MiB\"\n\
+                 temp = \"4MiB\"\ntemp-files = 40\nopen-files = 100\nreply-size = \"1MiB\"\nwrite-time = \"2s\"\n\
+                 [files]\n\"/data\" = {{ path = \"data\", write = true, quota = \"4MiB\", max-files = 40 }}\n"
+            ),
+        );
         // What a tenant with access to its own folder can put there.
-        symlink(victim.path(), hostile.path().join("data/neighbour")).expect("symlink");
-        symlink("/", hostile.path().join("data/everything")).expect("symlink");
-        let victim = Server::start_in(victim, |command| {
-            command.env("PASSWORD", PASSWORD);
-        });
-        let hostile = Server::start_in(hostile, |command| {
-            command.env("OPERATOR_SECRET", "the operator's own secret");
-        });
-        Self { hostile, victim }
+        let data = dir.path().join("tenants/hostile/data");
+        symlink(dir.path().join("tenants/victim"), data.join("neighbour")).expect("symlink");
+        symlink("/", data.join("everything")).expect("symlink");
+        let mut command = wasgi();
+        command.arg("serve").arg(dir.path().join("server.toml"));
+        command
+            .env("PASSWORD", PASSWORD)
+            .env("OPERATOR_SECRET", "the operator's own secret");
+        let server = Server::spawn(dir, &mut command);
+        server.log.wait_for(0, "2 apps looked at in ");
+        Self { server }
+    }
+
+    fn folder(&self, name: &str) -> std::path::PathBuf {
+        self.server.dir.path().join("tenants").join(name)
+    }
+
+    fn ask_victim(&self) -> Reply {
+        let mut connection = self.server.connect();
+        connection.send("GET / HTTP/1.1\r\nHost: victim.test\r\nConnection: close\r\n\r\n");
+        connection.reply()
     }
 
     /// Asks the victim for as long as `attack` takes, and at least a few times.
@@ -58,14 +84,14 @@ impl Tenants {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let running = scope.spawn(|| {
-                let result = attack(&self.hostile);
+                let result = attack(&self.server);
                 over.store(true, Relaxed);
                 result
             });
             let mut asked = 0;
             while asked < 5 || !(over.load(Relaxed) || running.is_finished()) {
                 let before = Instant::now();
-                let reply = self.victim.get("/").expect(200);
+                let reply = self.ask_victim().expect(200);
                 assert!(before.elapsed() < LATEST, "{:?}", before.elapsed());
                 assert!(
                     reply.text().ends_with(&format!(" {}", PASSWORD.len())),
@@ -112,7 +138,7 @@ impl Tenants {
             }
             all
         }
-        walk(&self.hostile.dir.path().join("data"))
+        walk(&self.folder("hostile").join("data"))
     }
 }
 
@@ -185,7 +211,7 @@ fn heads_beyond_measure_are_refused() {
 #[test]
 fn nothing_of_a_neighbour_or_the_host_can_be_read() {
     let tenants = Tenants::start();
-    let victim = tenants.victim.dir.path().display().to_string();
+    let victim = tenants.folder("victim").display().to_string();
     let there = format!("{victim}/data/count");
     let missing = format!("{victim}/data/missing");
     for path in [
@@ -225,10 +251,10 @@ fn nothing_of_a_neighbour_or_the_host_can_be_read() {
 #[test]
 fn the_log_is_neither_flooded_nor_forged() {
     let tenants = Tenants::start();
-    let mark = tenants.hostile.log.mark();
+    let mark = tenants.server.log.mark();
     assert_eq!(tenants.attack("/forge"), "forged");
-    tenants.hostile.log.wait_for(mark, "GET /forge ");
-    for line in tenants.hostile.log.since(mark) {
+    tenants.server.log.wait_for(mark, "GET /forge ");
+    for line in tenants.server.log.since(mark) {
         assert!(
             !line.starts_with("127.0.0.1 - - [01/Jan/2030") && !line.starts_with("app victim"),
             "{line}"

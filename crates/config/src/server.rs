@@ -61,6 +61,7 @@ struct Own {
     mount: Option<String>,
     weight: Option<At<i64>>,
     grant: Vec<PathBuf>,
+    pass_env: Vec<String>,
 }
 
 /// An app of a server.
@@ -195,6 +196,7 @@ impl Resolver<'_> {
             mount,
             grant: typed.grant.iter().filter_map(|at| self.folder(at)).collect(),
             weight: typed.weight,
+            pass_env: typed.pass_env.into_iter().map(|at| at.value).collect(),
         }
     }
 
@@ -263,7 +265,11 @@ impl ServerConfig {
         problems.extend(self.over_caps(&raw));
         self.fill_in(&mut raw, own);
 
-        let passed = |variable: &str| self.pass_env.iter().any(|name| name == variable);
+        let to_all = self.pass_env.iter();
+        let passed_on: Vec<&String> = to_all
+            .chain(own.into_iter().flat_map(|own| &own.pass_env))
+            .collect();
+        let passed = |variable: &str| passed_on.iter().any(|name| *name == variable);
         let env = |variable: &str| env(variable).filter(|_| passed(variable));
         let mut resolver = crate::resolver(Some(file), &env)?;
         let inside = resolver.file_folder.iter().chain(&self.grant);

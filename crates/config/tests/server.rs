@@ -181,6 +181,14 @@ fn an_app_sees_no_variable_of_the_host_that_is_not_passed_on() {
         folder.app(&server, "a", &with("OPEN")).unwrap().config.app.env[0].1,
         "value"
     );
+    let own = folder
+        .server(&format!("{APPS}[app.a]\npass-env = [\"CLOSED\"]\n"))
+        .unwrap();
+    assert!(folder.app(&own, "a", &with("CLOSED")).is_ok());
+    assert!(
+        folder.app(&own, "b", &with("CLOSED")).is_err(),
+        "another's is not passed on"
+    );
     let said = folder.app(&server, "a", &with("CLOSED")).unwrap_err();
     assert!(said.contains("the host's environment has no CLOSED"), "{said}");
 }

@@ -36,6 +36,7 @@ pub(super) struct RawOwn {
     pub mount: Option<At<String>>,
     pub weight: Option<At<i64>>,
     pub grant: Vec<At<String>>,
+    pub pass_env: Vec<At<String>>,
 }
 
 /// Reads the text of a `server.toml`; the last value tells whether its syntax was broken.
@@ -164,9 +165,10 @@ impl RawServer {
                 "mount" => own.mount = reader.text(&path, value),
                 "weight" => own.weight = reader.number(&path, value, "100"),
                 "grant" => own.grant = reader.list(&path, value),
+                "pass-env" => own.pass_env = reader.list(&path, value),
                 _ => {
                     let at = reader.at(&path, name, ());
-                    let hint = "the keys here are grant, hosts, mount and weight";
+                    let hint = "the keys here are grant, hosts, mount, pass-env and weight";
                     reader.problems.push(at.problem("unknown key", hint));
                 }
             }
