@@ -9,7 +9,8 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, Id};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -127,6 +128,7 @@ impl What {
         let is_server = |app: &&&String| Path::new(app).file_name() == Some(OsStr::new("server.toml"));
         match (typed.iter().find(is_server), typed.len()) {
             (Some(file), 1) => {
+                only_of_the_process(matches)?;
                 let file = PathBuf::from(file);
                 let config = load_server(&file, &variable)?;
                 Ok(What::Server(file, Box::new(config)))
@@ -143,6 +145,20 @@ impl What {
             What::Apps(apps) => (&apps[0].1.config.log, apps[0].1.config.trace.as_ref()),
             What::Server(_, config) => (&config.log, config.trace.as_ref()),
         }
+    }
+}
+
+/// An operator's file says for each app what options would say of one.
+fn only_of_the_process(matches: &ArgMatches) -> Result<(), Failure> {
+    const OF_THE_PROCESS: [&str; 3] = ["APP", "pidfile", "python-dir"];
+    let typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    let is_other = |id: &&Id| !OF_THE_PROCESS.contains(&id.as_str());
+    match matches.ids().find(|id| typed(id) && is_other(id)) {
+        None => Ok(()),
+        Some(id) => Err(Failure::Usage(format!(
+            "--{id}: does not go with server.toml\n\
+             hint: write it there: [listen], [log], or [defaults] for what an app.toml does not say"
+        ))),
     }
 }
 

@@ -332,6 +332,22 @@ fn an_operator_reloads_rolls_back_drains_and_resumes_one_app() {
     );
 }
 
+#[test]
+fn options_of_an_app_do_not_go_with_a_servers_file() {
+    let host = Host::new("");
+    for (option, value) in [("--workers", "2"), ("--access-log", "off"), ("--time", "1s")] {
+        let mut command = wasgi();
+        command
+            .arg("serve")
+            .arg(host.path("server.toml"))
+            .args([option, value]);
+        let run = run(&mut command, PATIENCE);
+        assert_eq!(run.code(), 2, "{}", run.stderr);
+        let said = format!("{option}: does not go with server.toml\n");
+        assert!(run.stderr.starts_with(&said), "{}", run.stderr);
+    }
+}
+
 /// Connections of the load, and requests that it makes at least.
 const CONNECTIONS: usize = 64;
 const REQUESTS: usize = 100_000;
