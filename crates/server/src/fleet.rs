@@ -27,7 +27,7 @@ use crate::runner::Runner;
 use crate::site::Generation;
 use crate::static_files::StaticFiles;
 use crate::worker::{Pool, Workers};
-use member::Member;
+use member::{Facts, Member};
 
 /// Reads the files of apps, and makes what runs them.
 pub trait Loader: Send + Sync + 'static {
@@ -236,7 +236,7 @@ impl<L: Loader> Fleet<L> {
         let _place = self.builders.acquire().await;
         match self.generation(loaded).await {
             Ok(generation) => {
-                member.answers(generation);
+                member.site.serve(generation);
                 Ok(())
             }
             Err(error) => {
@@ -283,7 +283,7 @@ impl<L: Loader> Fleet<L> {
             let loaded = loaded.map_err(|_| "its app.toml is wrong".to_owned())?;
             let _place = self.builders.acquire().await;
             let probe = loaded.probe.clone();
-            let facts = member.facts_of(&loaded);
+            let facts = Facts::of(&loaded);
             let generation = self.generation(loaded).await.map_err(|error| error.to_string())?;
             generation.pool.probe(&probe).await?;
             Ok((facts, generation))
@@ -291,7 +291,7 @@ impl<L: Loader> Fleet<L> {
         match renewed.await {
             Ok((facts, generation)) => {
                 member.set_facts(facts);
-                member.answers(generation);
+                member.site.serve(generation);
                 self.publish();
                 let name = member.site.name();
                 self.log.note(format_args!("app {name}: loaded anew"));

@@ -110,38 +110,8 @@ impl<R: Runner> Mounts<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
-    use wasgi_engine::{Report, Request, RewindError, Rewound};
-
     use super::*;
-
-    struct Nothing;
-
-    impl Runner for Nothing {
-        type Instance = ();
-        type Error = Infallible;
-
-        fn name(&self) -> &str {
-            ""
-        }
-
-        async fn start(&self) -> Result<(), Infallible> {
-            Ok(())
-        }
-
-        fn is_copy((): &()) -> bool {
-            false
-        }
-
-        async fn renew(&self, (): &mut ()) -> Result<Option<Rewound>, RewindError> {
-            Ok(None)
-        }
-
-        async fn handle((): &mut (), _: Request) -> Report {
-            Report::default()
-        }
-    }
+    use crate::site::tests::Nothing;
 
     #[test]
     fn hosts_count_before_paths_and_longer_before_shorter() {

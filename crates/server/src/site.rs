@@ -73,6 +73,16 @@ struct State<R: Runner> {
     loads: u64,
 }
 
+impl<R: Runner> State<R> {
+    fn generation(&self) -> Result<&Arc<Generation<R>>, Down> {
+        match (&self.down, &self.current) {
+            (Some(down), _) => Err(down.clone()),
+            (None, Some(current)) => Ok(current),
+            (None, None) => Err(Down::Failed("it has not been loaded yet".into())),
+        }
+    }
+}
+
 /// Why an app's requests are not given to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Down {
@@ -113,11 +123,7 @@ impl<R: Runner> Site<R> {
     /// [`Down`] if nothing does.
     pub fn generation(&self) -> Result<Arc<Generation<R>>, Down> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        match (&state.down, &state.current) {
-            (Some(down), _) => Err(down.clone()),
-            (None, Some(current)) => Ok(Arc::clone(current)),
-            (None, None) => Err(Down::Failed("it has not been loaded yet".into())),
-        }
+        state.generation().cloned()
     }
 
     /// Lets a new load answer from now on, and keeps the one before for [`roll_back`](Self::roll_back).
@@ -137,7 +143,8 @@ impl<R: Runner> Site<R> {
         });
     }
 
-    /// Notes that a load failed. What answers goes on; if nothing does, or it is what failed, requests are refused.
+    /// Has requests refused, since a load failed and nothing that is known to be good is there to answer. An app that is
+    /// drained stays so.
     pub fn fail(&self, why: &str) {
         self.change(|state| {
             if state.down.is_none() {
@@ -195,11 +202,7 @@ impl<R: Runner> Site<R> {
         let (down, generation, present) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             let present = [state.current.clone(), state.previous.clone()];
-            let down = match (&state.down, &state.current) {
-                (None, None) => Some(Down::Failed("it has not been loaded yet".into())),
-                (down, _) => down.clone(),
-            };
-            (down, state.numbers.0, present)
+            (state.generation().err(), state.numbers.0, present)
         };
         let retired: Vec<_> = {
             let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,8 +254,15 @@ impl<R: Runner> Site<R> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let before = state.previous.clone();
         let result = change(&mut state);
+        let is_same = |before: &Arc<Generation<R>>| {
+            state
+                .previous
+                .as_ref()
+                .is_some_and(|now| Arc::ptr_eq(now, before))
+        };
+        let left = before.filter(|before| !is_same(before));
         drop(state);
-        if let Some(before) = before {
+        if let Some(before) = left {
             let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
             retired.retain(|it| it.strong_count() > 0);
             retired.push(Arc::downgrade(&before));
@@ -314,35 +324,36 @@ pub(crate) mod tests {
         assert_eq!((books.figures().started, books.figures().restored), (3, 2));
     }
 
-    /// An app that nothing is loaded of.
-    pub(crate) fn glance(name: &str) -> Glance {
-        struct Nothing;
+    /// An app that answers nothing.
+    pub(crate) struct Nothing;
 
-        impl Runner for Nothing {
-            type Instance = ();
-            type Error = std::convert::Infallible;
+    impl Runner for Nothing {
+        type Instance = ();
+        type Error = std::convert::Infallible;
 
-            fn name(&self) -> &str {
-                ""
-            }
-
-            async fn start(&self) -> Result<(), Self::Error> {
-                Ok(())
-            }
-
-            fn is_copy((): &()) -> bool {
-                false
-            }
-
-            async fn renew(&self, (): &mut ()) -> Result<Option<Rewound>, RewindError> {
-                Ok(None)
-            }
-
-            async fn handle((): &mut (), _: Request) -> Report {
-                Report::default()
-            }
+        fn name(&self) -> &str {
+            ""
         }
 
+        async fn start(&self) -> Result<(), Self::Error> {
+            Ok(())
+        }
+
+        fn is_copy((): &()) -> bool {
+            false
+        }
+
+        async fn renew(&self, (): &mut ()) -> Result<Option<Rewound>, RewindError> {
+            Ok(None)
+        }
+
+        async fn handle((): &mut (), _: Request) -> Report {
+            Report::default()
+        }
+    }
+
+    /// An app that nothing is loaded of.
+    pub(crate) fn glance(name: &str) -> Glance {
         Site::<Nothing>::new(name).glance()
     }
 

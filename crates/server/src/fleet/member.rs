@@ -8,7 +8,7 @@ use wasgi_config::Route;
 use super::Loaded;
 use super::stamp::{FileStamp, Tree};
 use crate::runner::Runner;
-use crate::site::{Down, Generation, Site};
+use crate::site::{Down, Site};
 
 pub(super) struct Member<R: Runner> {
     pub(super) file: PathBuf,
@@ -39,6 +39,18 @@ pub(super) struct Facts {
     watch: bool,
 }
 
+impl Facts {
+    pub(super) fn of<R>(loaded: &Loaded<R>) -> Self {
+        Self {
+            routes: loaded.routes.clone(),
+            is_pinned: loaded.is_pinned,
+            root: loaded.root.clone(),
+            written: loaded.written.clone(),
+            watch: loaded.watch,
+        }
+    }
+}
+
 impl<R: Runner> Member<R> {
     /// One that nothing has been read of.
     pub(super) fn new(file: &Path, name: &str, order: u64, routes: Vec<Route>) -> Self {
@@ -66,23 +78,13 @@ impl<R: Runner> Member<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn facts_of(&self, loaded: &Loaded<R>) -> Facts {
-        Facts {
-            routes: loaded.routes.clone(),
-            is_pinned: loaded.is_pinned,
-            root: loaded.root.clone(),
-            written: loaded.written.clone(),
-            watch: loaded.watch,
-        }
-    }
-
     pub(super) fn set_facts(&self, facts: Facts) {
         self.state().facts = facts;
     }
 
     /// Before its first start: what it claims counts whether it starts or not.
     pub(super) fn takes(&self, loaded: &Loaded<R>) {
-        self.set_facts(self.facts_of(loaded));
+        self.set_facts(Facts::of(loaded));
         self.look_at_files();
     }
 
@@ -94,10 +96,6 @@ impl<R: Runner> Member<R> {
         let mut state = self.state();
         state.file = FileStamp::of(&self.file);
         state.tree = tree;
-    }
-
-    pub(super) fn answers(&self, generation: Arc<Generation<R>>) {
-        self.site.serve(generation);
     }
 
     pub(super) fn failed(&self, why: &str) {
