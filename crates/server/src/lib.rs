@@ -7,6 +7,7 @@
 //! holds.
 
 mod admin;
+mod answer;
 mod bill;
 mod budget;
 mod coding;
@@ -19,6 +20,7 @@ mod inherited;
 mod listener;
 mod log;
 mod metrics;
+mod peer;
 mod rate;
 mod request_id;
 mod route;
@@ -28,6 +30,7 @@ mod site;
 mod static_files;
 mod systemd;
 mod threads;
+mod timer;
 mod tls;
 mod trace;
 mod traffic;

@@ -14,9 +14,10 @@ use wasgi_config::Limits;
 
 use crate::error_pages::ErrorPages;
 use crate::fleet::Reload;
-use crate::http::{Peer, serve};
+use crate::http::serve;
 use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
+use crate::peer::Peer;
 use crate::route::Routes;
 use crate::runner::Runner;
 use crate::site::Glance;

@@ -22,9 +22,10 @@ use tokio::sync::watch;
 use wasgi_config::Limits;
 use wasgi_engine::{BodyError, Failure, PeerGone, ReplyHead, Report, Request, RewindError, Rewound};
 
-use super::service::{Peer, serve};
+use super::connection::serve;
 use crate::budget::Budget;
 use crate::log::{AccessFormat, Log};
+use crate::peer::Peer;
 use crate::run::Ending;
 use crate::runner::Runner;
 use crate::site::tests::of_one;

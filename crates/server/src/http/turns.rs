@@ -6,6 +6,8 @@ use std::task::Waker;
 
 use wasgi_protocol::http::{Head, Refusal};
 
+use crate::answer::Turn;
+
 /// The requests of one connection that hyper has been handed and that have not been replied to.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -54,18 +56,6 @@ impl Turns {
         self.lock().verdicts.pop_front()
     }
 
-    /// Ends a turn: hyper has all of the reply, or there will be none.
-    pub(super) fn end(&self) {
-        let waiting = {
-            let mut state = self.lock();
-            state.busy = false;
-            state.waiting.take()
-        };
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
-    }
-
     pub(super) fn is_busy(&self) -> bool {
         self.lock().busy
     }
@@ -83,8 +73,22 @@ impl Turns {
     pub(super) fn set_broken(&self, refusal: Refusal) {
         self.lock().broken = Some(refusal);
     }
+}
 
-    pub(super) fn broken(&self) -> Option<Refusal> {
-        self.lock().broken
+impl Turn for Turns {
+    /// hyper has all of the reply, or there will be none.
+    fn end(&self) {
+        let waiting = {
+            let mut state = self.lock();
+            state.busy = false;
+            state.waiting.take()
+        };
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+
+    fn broken(&self) -> Option<String> {
+        self.lock().broken.map(|refusal| refusal.to_string())
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use wasgi_config::Limits;
 use wasgi_protocol::http::{Body, Guard, Head, Limits as GuardLimits, Phase, Step};
 
-use super::timer::Timer;
 use super::turns::{Refused, Turns};
+use crate::timer::Timer;
 
 /// Size of the read buffer at first, and once much is read.
 const BUFFER: (usize, usize) = (8 << 10, 64 << 10);

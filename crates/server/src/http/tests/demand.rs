@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-use super::super::exchange;
 use super::*;
+use crate::answer::exchange;
 use crate::bill::Meter;
 use crate::metrics::Dropped;
 use crate::worker::Ticket;

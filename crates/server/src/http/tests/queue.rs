@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use wasgi_engine::WhyNot;
 
 use super::*;
+use crate::answer::exchange;
 use crate::bill::Meter;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -268,12 +269,12 @@ async fn start(
 }
 
 async fn one(pool: &Arc<Pool<Starting>>) {
-    let exchange = super::super::exchange::Exchange::new(None, u64::MAX);
+    let exchange = exchange::Exchange::new(None, u64::MAX);
     let request = Request {
         environ: Vec::new(),
         id: String::new(),
-        body: Box::new(super::super::exchange::NoInput),
-        reply: Box::new(super::super::exchange::Sink(exchange)),
+        body: Box::new(exchange::NoInput),
+        reply: Box::new(exchange::Sink(exchange)),
     };
     let ticket = pool.submit(request, Meter::default()).ok().unwrap();
     pool.quiet().await;

@@ -1,179 +1,93 @@
 //! One request: verdict, limits, environ, worker, reply.
 
+pub(crate) mod exchange;
+mod reply;
+
+use std::borrow::Cow;
+use std::fmt;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{Request as HttpRequest, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use http::{Response, StatusCode};
+use tokio::time::Instant;
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
 use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal};
 
-use super::exchange::{Exchange, Input, NoInput, Sink, Start};
-use super::reply::{
-    Cut, Record, ReplyBody, explained, of_app, of_files, own, own_and_close, retry_later, status, too_many,
-    with_id,
+pub(crate) use self::exchange::Source;
+use self::exchange::{Exchange, Input, NoInput, Sink, Start};
+pub(crate) use self::reply::{Cut, ReplyBody};
+use self::reply::{
+    Record, explained, of_app, of_files, own, own_and_close, retry_later, status, too_many, with_id,
 };
-use super::timer::Timer;
-use super::turns::{Refused, Turns};
-use super::wire::Wire;
-use crate::listener::Speaks;
 use crate::log::Log;
+use crate::peer::Peer;
 use crate::rate::Rate;
 use crate::route::Found;
-use crate::run::{Ending, Server};
+use crate::run::Server;
 use crate::runner::Runner;
 use crate::site::Down;
+use crate::timer::Timer;
 use crate::worker::Busy;
-
-/// What hyper may hold of a reply that its peer is slow to take.
-const WRITE_BUFFER: usize = 64 << 10;
 
 /// When a client may find an app there again that was not.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(10);
 
-/// Who is at the other end, as the environ and the log have it.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    /// Address and port; empty on a unix socket.
-    pub(crate) remote: (String, String),
-    /// What it connected to; `None` on a unix socket.
-    pub(crate) server: Option<(String, String)>,
-    /// `http` or `https`.
-    pub(crate) scheme: &'static str,
-    /// The port that it is to come to with https instead.
-    pub(crate) redirect: Option<u16>,
-}
-
-impl Peer {
-    /// A TCP peer. IPv4 addresses that came in through an IPv6 socket are told as IPv4.
-    pub(crate) fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
-        let text = |address: SocketAddr| {
-            (
-                address.ip().to_canonical().to_string(),
-                address.port().to_string(),
-            )
-        };
-        Self {
-            remote: text(remote),
-            server: Some(text(local)),
-            scheme: "http",
-            redirect: None,
-        }
-    }
-
-    pub(crate) fn unix() -> Self {
-        Self {
-            remote: Default::default(),
-            server: None,
-            scheme: "http",
-            redirect: None,
-        }
-    }
-
-    /// As its listener says.
-    pub(crate) fn speaking(mut self, speaks: &Speaks) -> Self {
-        match speaks {
-            Speaks::Http => {}
-            Speaks::Https(_) => self.scheme = "https",
-            Speaks::Redirect(port) => self.redirect = Some(*port),
-        }
-        self
-    }
-}
-
 /// What the requests of one connection share.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) peer: Peer,
-    pub(super) log: Log,
-    pub(super) turns: Arc<Turns>,
+pub(crate) struct Connection {
+    pub(crate) peer: Peer,
+    pub(crate) log: Log,
+    /// Whoever brings the requests, if it wants to know of their ends.
+    pub(crate) turns: Option<Arc<dyn Turn>>,
 }
 
-/// Serves one connection until it ends. When `stop` has an ending the request that runs is finished, and none is taken
-/// after what the ending has patience for.
-pub(crate) async fn serve<S, R>(
-    stream: S,
-    peer: Peer,
-    server: Arc<Server<R>>,
-    mut stop: watch::Receiver<Option<Ending>>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    R: Runner,
-{
-    let turns = Arc::new(Turns::default());
-    let wire = Wire::new(stream, Arc::clone(&turns), &server.limits);
-    let log = server.log.clone();
-    let connection = Arc::new(Connection { peer, log, turns });
-    let stopped = stop.clone();
-    let service = service_fn(|request: HttpRequest<Incoming>| {
-        let answer = answer(Arc::clone(&server), Arc::clone(&connection), request.into_body());
-        let (stopped, pages) = (&stopped, &server);
-        async move {
-            let mut response = with_id(answer.await?);
-            if let Some(pages) = pages.pages() {
-                response = explained(response, pages);
-            }
-            if stopped.borrow().is_some() {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
-            Ok::<_, Cut>(response)
-        }
-    });
-    // The wire has timeouts of its own.
-    let served = http1::Builder::new()
-        .header_read_timeout(None)
-        .max_buf_size(WRITE_BUFFER)
-        .serve_connection(wire, service);
-    tokio::pin!(served);
-    // Errors are peers that went away, or replies that were cut and logged.
-    let leave = async {
-        let ending = stop
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|ending| *ending);
-        // Without a server there is nobody to tell.
-        sleep(ending.unwrap_or(Ending::Stop).patience()).await;
-    };
-    tokio::select! {
-        biased;
-        _ = &mut served => return,
-        () = leave => served.as_mut().graceful_shutdown(),
-    }
-    let _ = served.await;
+/// Brings one request after the other.
+pub(crate) trait Turn: fmt::Debug + Send + Sync {
+    /// The request is over: its reply is out, or its peer gone.
+    fn end(&self);
+
+    /// Why the request's body cannot be read on, if what came is none.
+    fn broken(&self) -> Option<String>;
 }
 
-async fn answer<R: Runner>(
-    server: Arc<Server<R>>,
+/// Why a request is not given to an app, before it is known which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    /// For the client.
+    pub(crate) what: Cow<'static, str>,
+}
+
+/// Answers a request, whichever wire has brought it. `body` is read if the head says that there is one.
+///
+/// # Errors
+/// [`Cut`] when the connection is to end without a reply.
+pub(crate) async fn answer<R: Runner>(
+    server: &Server<R>,
     connection: Arc<Connection>,
-    incoming: Incoming,
+    verdict: Result<Head, Refused>,
+    body: impl Source,
+) -> Result<Response<ReplyBody>, Cut> {
+    let response = with_id(decide(server, connection, verdict, body).await?);
+    Ok(match server.pages() {
+        Some(pages) => explained(response, pages),
+        None => response,
+    })
+}
+
+async fn decide<R: Runner>(
+    server: &Server<R>,
+    connection: Arc<Connection>,
+    verdict: Result<Head, Refused>,
+    source: impl Source,
 ) -> Result<Response<ReplyBody>, Cut> {
     let mut record = Record::new(Arc::clone(&connection));
-    let head = match connection.turns.verdict() {
-        Some(Ok(head)) => head,
-        Some(Err(Refused::Invalid(refusal))) => {
-            let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            return Ok(own(record, status, Some(&refusal.to_string())));
-        }
-        Some(Err(Refused::TimedOut)) => {
-            return Ok(own(
-                record,
-                StatusCode::REQUEST_TIMEOUT,
-                Some("the request's head took too long"),
-            ));
-        }
-        // hyper has found a request that the wire did not hand it.
-        None => return Err(Cut),
+    let head = match verdict {
+        Ok(head) => head,
+        Err(Refused { status, what }) => return Ok(own(record, status, Some(&what))),
     };
     record.identify(&head);
     if let Some(port) = connection.peer.redirect {
@@ -244,7 +158,8 @@ async fn answer<R: Runner>(
     };
 
     let has_body = !matches!(body, Body::Absent | Body::Length(0));
-    let exchange = Exchange::new(has_body.then_some(incoming), generation.limits.reply_size);
+    let source = has_body.then(|| Box::new(source) as Box<dyn Source>);
+    let exchange = Exchange::new(source, generation.limits.reply_size);
     let input: Box<dyn RequestBody> = if has_body {
         Box::new(Input::new(Arc::clone(&exchange), &generation.limits))
     } else {
@@ -371,11 +286,7 @@ fn failed(record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut>
     }
     match (status(failure), record.broken(), failure) {
         // Whoever broke the framing is still there.
-        (None, Some(refusal), _) => Ok(own_and_close(
-            record,
-            StatusCode::BAD_REQUEST,
-            Some(&refusal.to_string()),
-        )),
+        (None, Some(what), _) => Ok(own_and_close(record, StatusCode::BAD_REQUEST, Some(&what))),
         (None, None, _) => Err(Cut),
         (Some(status), _, Failure::Body(error)) => {
             Ok(own_and_close(record, status, Some(&error.to_string())))

@@ -4,20 +4,18 @@
 //! the body; the connection does the reverse. Either may leave early.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use wasgi_config::Limits;
 use wasgi_engine::{BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySink, RequestBody};
 
-use super::timer::Timer;
 use crate::content::{Content, Part};
+use crate::timer::Timer;
 
 /// The worker waits once this much of a reply waits for the peer.
 const ROOM_BYTES: usize = 64 << 10;
@@ -29,9 +27,18 @@ const ROOM_PIECES: usize = 32;
 /// it: enough for one that does its work as it goes, bounded for one that never ends.
 const DROPPED_BYTES: usize = 16 << 20;
 
+/// Where a connection's task has the body of a request.
+pub(crate) trait Source: fmt::Debug + Send + 'static {
+    /// The next piece, or `None` at the end.
+    ///
+    /// # Errors
+    /// When there is no more to come, and this is not the end.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerGone>>>;
+}
+
 /// One request on its way.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     reply: Mutex<Reply>,
     body: Mutex<Body>,
     /// Longest body of the reply, `reply-size`.
@@ -41,7 +48,7 @@ pub(super) struct Exchange {
 #[derive(Debug, Default)]
 struct Body {
     /// Until the reply is out or the peer gone.
-    incoming: Option<Incoming>,
+    source: Option<Box<dyn Source>>,
     /// The worker, when it waits for more.
     worker: Option<Waker>,
 }
@@ -77,7 +84,7 @@ enum PeerState {
 
 /// How a reply starts.
 #[derive(Debug)]
-pub(super) enum Start {
+pub(crate) enum Start {
     /// With this head; `Some` body if that is all of it.
     Reply(ReplyHead, Option<Piece>),
     /// Not at all.
@@ -86,7 +93,7 @@ pub(super) enum Start {
 
 /// A piece of a reply's body.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     Data(Bytes),
     /// Bytes of a file that the app has the server send: the last piece.
     File(Content),
@@ -110,14 +117,11 @@ impl Piece {
 }
 
 impl Exchange {
-    pub(super) fn new(body: Option<Incoming>, longest: u64) -> Arc<Self> {
+    pub(crate) fn new(source: Option<Box<dyn Source>>, longest: u64) -> Arc<Self> {
         Arc::new(Self {
             longest,
             reply: Mutex::default(),
-            body: Mutex::new(Body {
-                incoming: body,
-                worker: None,
-            }),
+            body: Mutex::new(Body { source, worker: None }),
         })
     }
 
@@ -130,7 +134,7 @@ impl Exchange {
     }
 
     /// The reply's start; ready once it is clear whether the whole reply is there.
-    pub(super) fn poll_start(&self, cx: &mut Context<'_>) -> Poll<Start> {
+    pub(crate) fn poll_start(&self, cx: &mut Context<'_>) -> Poll<Start> {
         let mut reply = self.reply();
         match &reply.end {
             Some(Err(failure)) if reply.is_empty() => {
@@ -181,7 +185,7 @@ impl Exchange {
         }
     }
 
-    /// The connection is done with this request: the peer has the reply, or is gone. Frees hyper from the body.
+    /// The connection is done with this request: the peer has the reply, or is gone. Gives up the body.
     pub(super) fn leave(&self, served: bool) {
         let worker = {
             let mut reply = self.reply();
@@ -222,7 +226,7 @@ fn wake(waker: Option<Waker>) {
 
 /// The worker's end of the reply.
 #[derive(Debug)]
-pub(super) struct Sink(pub(super) Arc<Exchange>);
+pub(crate) struct Sink(pub(crate) Arc<Exchange>);
 
 impl Sink {
     /// Fails a reply that is longer than one may be.
@@ -326,7 +330,7 @@ impl Drop for Sink {
 
 /// The worker's end of the body.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     exchange: Arc<Exchange>,
     /// Bytes until the `request-body` limit.
     left: u64,
@@ -352,24 +356,23 @@ impl Input {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut body = self.exchange.body();
-        let Some(incoming) = &mut body.incoming else {
+        let Some(source) = &mut body.source else {
             return Poll::Ready(Some(Err(BodyError::PeerGone)));
         };
         loop {
-            let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            let data = match source.poll_data(cx) {
                 Poll::Pending => {
-                    // `leave` takes the body away, and with it hyper's means to wake this task.
+                    // `leave` takes the body away, and with it the source's means to wake this task.
                     body.worker = Some(cx.waker().clone());
                     let since = *self.waiting_since.get_or_insert_with(Instant::now);
                     ready!(self.timer.poll(since + self.patience, cx));
                     return Poll::Ready(Some(Err(BodyError::TimedOut)));
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(BodyError::PeerGone))),
-                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(PeerGone))) => return Poll::Ready(Some(Err(BodyError::PeerGone))),
+                Poll::Ready(Some(Ok(data))) => data,
             };
             self.waiting_since = None;
-            let Ok(data) = frame.into_data() else { continue };
             if data.is_empty() {
                 continue;
             }
@@ -400,7 +403,7 @@ impl RequestBody for Input {
 
 /// A request that has no body.
 #[derive(Debug)]
-pub(super) struct NoInput;
+pub(crate) struct NoInput;
 
 impl RequestBody for NoInput {
     fn poll_chunk(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {

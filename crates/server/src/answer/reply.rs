@@ -1,4 +1,4 @@
-//! Replies as hyper takes them: framing made right, lengths enforced, failures made into statuses.
+//! Replies as connections take them: framing made right, lengths enforced, failures made into statuses.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use wasgi_engine::{BodyError, Failure, ReplyHead};
-use wasgi_protocol::http::{Head, Refusal};
+use wasgi_protocol::http::Head;
 
+use super::Connection;
 use super::exchange::{Exchange, Piece};
-use super::service::Connection;
 use crate::bill::{Bill, Cost, Line, Meter};
 use crate::content::Content;
 use crate::error_pages::ErrorPages;
@@ -28,7 +28,7 @@ use crate::worker::TakenBy;
 /// The connection ends here, without (the rest of) a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the reply is not completed")]
-pub(super) struct Cut;
+pub(crate) struct Cut;
 
 /// What a request becomes in the access log. Dropping it ends the request's turn on its connection.
 #[derive(Debug)]
@@ -111,14 +111,16 @@ impl Record {
     }
 
     /// Why the request's body cannot be read on, if that is so.
-    pub(super) fn broken(&self) -> Option<Refusal> {
-        self.connection.turns.broken()
+    pub(super) fn broken(&self) -> Option<String> {
+        self.connection.turns.as_ref()?.broken()
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.connection.turns.end();
+        if let Some(turns) = &self.connection.turns {
+            turns.end();
+        }
         let waited = self.worker.as_ref().map(TakenBy::waited);
         let entry = Entry {
             connection: Arc::clone(&self.connection),
@@ -486,7 +488,7 @@ fn header_map(fields: Vec<(Bytes, Bytes)>) -> Result<(HeaderMap, Option<u64>), &
 
 /// The body of a reply. Dropping it ends the request for its worker and in the log.
 #[derive(Debug)]
-pub(super) struct ReplyBody {
+pub(crate) struct ReplyBody {
     body: Body,
     exchange: Option<Arc<Exchange>>,
     record: Record,

@@ -1,0 +1,55 @@
+//! Who is at the other end of a connection.
+
+use std::net::SocketAddr;
+
+use crate::listener::Speaks;
+
+/// Who is at the other end, as the environ and the log have it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Address and port; empty on a unix socket.
+    pub(crate) remote: (String, String),
+    /// What it connected to; `None` on a unix socket.
+    pub(crate) server: Option<(String, String)>,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+    /// The port that it is to come to with https instead.
+    pub(crate) redirect: Option<u16>,
+}
+
+impl Peer {
+    /// A TCP peer. IPv4 addresses that came in through an IPv6 socket are told as IPv4.
+    pub(crate) fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
+        let text = |address: SocketAddr| {
+            (
+                address.ip().to_canonical().to_string(),
+                address.port().to_string(),
+            )
+        };
+        Self {
+            remote: text(remote),
+            server: Some(text(local)),
+            scheme: "http",
+            redirect: None,
+        }
+    }
+
+    pub(crate) fn unix() -> Self {
+        Self {
+            remote: Default::default(),
+            server: None,
+            scheme: "http",
+            redirect: None,
+        }
+    }
+
+    /// As its listener says.
+    pub(crate) fn speaking(mut self, speaks: &Speaks) -> Self {
+        match speaks {
+            Speaks::Http => {}
+            Speaks::Https(_) => self.scheme = "https",
+            Speaks::Redirect(port) => self.redirect = Some(*port),
+        }
+        self
+    }
+}
