@@ -233,6 +233,33 @@ fn requests_wait_for_memory_that_another_app_is_using() {
     expect(&server, 0, 1);
 }
 
+#[test]
+fn a_first_request_does_not_wait_for_what_the_server_does_ahead_of_time() {
+    let farm = Farm::new(4);
+    let built = run(farm.command("build").arg(farm.server("")), TIME);
+    assert_eq!(built.code(), 0, "{}{}", built.stdout, built.stderr);
+    // The first to be looked at: its import ends when the test says so, and none is beside it.
+    let waits = "import os, time\nprint(\"it begins\")\nwhile not os.path.exists(\"/data/go\"):\n    time.sleep(0.01)\n\n\n\
+                 def app(environ, start_response):\n    start_response(\"200 OK\", [])\n    return [b\"late\"]\n";
+    let data = farm.folder(0).join("data");
+    fs::create_dir(&data).expect("mkdir");
+    farm.write(
+        0,
+        waits,
+        "\n[files]\n\"/data\" = { path = \"data\", write = true }\n",
+    );
+    let server = farm.serve("builders = 1");
+    server.log.wait_for(0, "it begins");
+    for number in 1..4 {
+        expect(&server, number, 1);
+    }
+    let all_done = "4 apps looked at in ";
+    assert!(!server.log.has(0, all_done), "{}", server.log.all());
+    fs::write(data.join("go"), "").expect("write");
+    server.log.wait_for(0, all_done);
+    assert!(!server.log.has(0, "app app-1: importing"), "{}", server.log.all());
+}
+
 /// The app's count of visits in the instance that it has, after those of the warm-up.
 #[track_caller]
 fn expect(server: &Server, number: usize, visit: usize) {

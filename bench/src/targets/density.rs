@@ -166,17 +166,13 @@ impl Farm {
         let file = self.folder.join("server.toml");
         let text = format!(
             "apps = [\"tenants/*/app.toml\"]\nhosts = [\"{{name}}.test\"]\ngrant = [{:?}]\nidle-timeout = \"{}s\"\n\n\
-             [listen]\nhttp = \"127.0.0.1:{port}\"\n",
+             [listen]\nhttp = \"127.0.0.1:{port}\"\n\n[log]\naccess = \"off\"\n",
             self.packages,
             IDLE_TIMEOUT.as_secs()
         );
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-        let mut command = vec![place.wasgi.clone().into(), name.into(), file.into()];
-        if name == "serve" {
-            command.extend(["--access-log".into(), "off".into()]);
-        }
         Ok(Launch {
-            command,
+            command: vec![place.wasgi.clone().into(), name.into(), file.into()],
             folder: self.folder.clone(),
             env: environment(place),
             port,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 use wasmtime::{Store, WasmParams};
@@ -40,6 +40,8 @@ struct Shared {
     engine: Engine,
     spec: AppSpec,
     log: Arc<dyn AppLog>,
+    /// When it was bound to the engine.
+    since: Instant,
     locks: Locks,
     cpu: Arc<CpuShare>,
     /// Of the spec's mounts. What is in them is counted by the first start.
@@ -109,6 +111,7 @@ impl Engine {
             temp: Arc::new(Total::new(spec.limits.temp)),
             spec,
             log,
+            since: Instant::now(),
             locks: Locks::default(),
             accounts: OnceCell::new(),
             snapshot: OnceCell::new(),
@@ -153,12 +156,21 @@ impl App {
         }
     }
 
-    /// Does what the first [`start`](Self::start) would do before it makes an instance.
+    /// Does what the first [`start`](Self::start) would do before it makes an instance, at the lowest priority as far as the
+    /// app has an image. A start meanwhile does not wait for it, unless the app is being imported.
     ///
     /// # Errors
     /// As `start`.
     pub async fn prepare(&self) -> Result<(), StartError> {
-        let snapshot = self.shared.snapshot.get_or_try_init(|| self.first_snapshot());
+        let snapshot = &self.shared.snapshot;
+        if !snapshot.initialized()
+            && let Some(found) = self.find_at_leisure().await
+        {
+            // Unless a start was quicker, and found the same.
+            let _ = snapshot.set(Some(found));
+            return Ok(());
+        }
+        let snapshot = snapshot.get_or_try_init(|| self.first_snapshot());
         snapshot.await.map(|_| ())
     }
 
@@ -260,6 +272,11 @@ impl App {
 
     pub(crate) fn spec(&self) -> &AppSpec {
         &self.shared.spec
+    }
+
+    /// When it was bound to the engine: what its files were later on is what it is made of.
+    pub(crate) fn since(&self) -> Instant {
+        self.shared.since
     }
 
     /// What a call of the start came to, if it came back.

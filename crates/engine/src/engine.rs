@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wasmtime::{Config, InstancePre, Linker, Module, OptLevel};
 
+use crate::background::Background;
+use crate::checked_images::CheckedImages;
 use crate::checks;
 use crate::code_cache;
 use crate::cpu::Cpu;
@@ -13,6 +15,7 @@ use crate::guest::Guest;
 use crate::guest_module::{self, ModuleError};
 use crate::image::Image;
 use crate::image_key::NoKey;
+use crate::looks::Looks;
 use crate::memory::{GUARD, Memories, RESERVED};
 use crate::mounts::Usages;
 use crate::private_folder::checksum;
@@ -52,6 +55,10 @@ pub struct Engine {
     pub(crate) python: PythonFiles,
     pub(crate) scratch: Arc<Scratch>,
     pub(crate) usages: Arc<Usages>,
+    /// What is done for the first requests before they come.
+    pub(crate) background: Arc<Background>,
+    pub(crate) looks: Arc<Looks>,
+    pub(crate) checked: Arc<CheckedImages>,
 }
 
 impl Engine {
@@ -76,6 +83,7 @@ impl Engine {
         let linked = link(&wasmtime, &module).map_err(EngineError::Wasmtime)?;
         let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
         let ticker = Ticker::start(ticks.clone()).map_err(EngineError::Thread)?;
+        let background = Background::start().map_err(EngineError::Thread)?;
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
         Ok(Self {
             wasmtime,
@@ -91,6 +99,9 @@ impl Engine {
             python: python.clone(),
             scratch: Arc::new(scratch),
             usages: Arc::default(),
+            background: Arc::new(background),
+            looks: Arc::default(),
+            checked: Arc::new(CheckedImages::new(cache)),
         })
     }
 
@@ -121,12 +132,14 @@ impl Engine {
         if passed_over.iter().any(|path| path.starts_with(folder)) {
             return FolderState::look(folder, passed_over).map(Arc::new);
         }
-        let mut library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = &*library {
-            return Ok(state.clone());
+        let library = || self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = library().clone();
+        if let Some(state) = known {
+            return Ok(state);
         }
+        // Without the lock: one that must be quick does not wait for one that has time.
         let state = Arc::new(FolderState::look(folder, passed_over)?);
-        *library = state.is_settled().then(|| state.clone());
+        *library() = state.is_settled().then(|| state.clone());
         Ok(state)
     }
 
@@ -198,8 +211,8 @@ pub enum EngineError {
     /// The folder for the instances' temporary files cannot be made.
     #[error("cannot make a folder in {}", std::env::temp_dir().display())]
     Scratch(#[source] std::io::Error),
-    /// The clock's thread could not be started.
-    #[error("cannot start the engine's clock thread")]
+    /// The clock's thread, or the one for what has time, could not be started.
+    #[error("cannot start the engine's threads")]
     Thread(#[source] std::io::Error),
 }
 

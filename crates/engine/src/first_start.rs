@@ -9,7 +9,7 @@ use crate::exchange::Failure;
 use crate::guest::begin;
 use crate::image_cache::{ImageCache, StoredImage};
 use crate::image_file::Unusable;
-use crate::image_key::{Ingredients, NoKey};
+use crate::image_key::{Ingredients, Key, NoKey};
 use crate::snapshot::Snapshot;
 use crate::spec::Isolation;
 use crate::time_limit::TimeLimit;
@@ -96,11 +96,10 @@ impl App {
     }
 
     async fn find_or_make(&self) -> Result<FirstStart, StartError> {
-        let (cache, mut before, found) = match self.apart(Self::look_for_image).await {
+        let (cache, key, found) = match self.apart(Self::look_for_image).await {
             Ok(looked) => looked,
             Err(why) => return Ok(FirstStart::of(self.import().await?, why)),
         };
-        let key = before.key();
         match found {
             Ok(Some(snapshot)) => {
                 let stored = cache.stored(key, false).map_err(|source| NotStored::Write {
@@ -116,48 +115,73 @@ impl App {
             Err(error) => self.say(&format!("{}: {error}; making it anew", cache.file(key).display())),
         }
         self.say("importing the app to make its image, for this start and the next ones");
-        if !before.is_settled() {
-            tokio::time::sleep(Ingredients::SETTLE).await;
-            let looked = self.apart(|app| Ingredients::look(app.engine(), app.spec()));
-            before = match looked.await {
-                Ok(before) => before,
-                Err(why) => return Ok(FirstStart::of(self.import().await?, why.into())),
-            };
-        }
+        let before = match self.settled_ingredients().await {
+            Ok(before) => before,
+            Err(why) => return Ok(FirstStart::of(self.import().await?, why.into())),
+        };
         let snapshot = match self.import().await? {
             Ok(snapshot) => snapshot,
             Err(files) => return Ok(FirstStart::without_image(files)),
         };
         let taken = snapshot.clone();
-        let stored = self.apart(move |app| app.store(&cache, &before, &taken)).await;
-        Ok(match stored {
-            Ok((stored, on_disk)) => FirstStart {
-                snapshot: Some(on_disk.map_or(snapshot, Arc::new)),
-                stored: Ok(stored),
-            },
-            Err(why) => FirstStart::of(Ok(snapshot), why),
+        let stored = self.apart({
+            let cache = cache.clone();
+            move |app| app.store(&cache, &before, &taken)
+        });
+        let (stored, key) = match stored.await {
+            Ok(stored) => stored,
+            Err(why) => return Ok(FirstStart::of(Ok(snapshot), why)),
+        };
+        // What is on disk is the same memory, but the system's cache of a file and not this process's own. Found a little
+        // later it is noted as whole, and nobody else need read it.
+        tokio::time::sleep(Ingredients::SETTLE).await;
+        let on_disk = self.apart(move |_| cache.find(key).ok().flatten()).await;
+        Ok(FirstStart {
+            snapshot: Some(on_disk.map_or(snapshot, Arc::new)),
+            stored: Ok(stored),
         })
     }
 
-    /// All that goes into the app's image, and the image if it is there.
-    fn look_for_image(&self) -> Result<(ImageCache, Ingredients, Found), NotStored> {
+    /// All that goes into the app's image now, not what was seen a moment ago. A change from then on will show.
+    async fn settled_ingredients(&self) -> Result<Ingredients, NoKey> {
+        let look = || self.apart(|app| Ingredients::look(app.engine(), app.spec()));
+        let before = look().await?;
+        if before.is_settled() {
+            return Ok(before);
+        }
+        tokio::time::sleep(Ingredients::SETTLE).await;
+        look().await
+    }
+
+    /// The app's image, looked for at the lowest priority; `None` if it is not there.
+    pub(crate) async fn find_at_leisure(&self) -> Option<Arc<Snapshot>> {
+        if !self.spec().snapshot_cache {
+            return None;
+        }
+        let app = self.clone();
+        let looked = self.engine().background.run(move || app.look_for_image());
+        let (_, _, found) = looked.await.ok()?;
+        found.ok()?.map(Arc::new)
+    }
+
+    /// The key of all that goes into the app's image, and the image if it is there.
+    fn look_for_image(&self) -> Result<(ImageCache, Key, Found), NotStored> {
         let cache = ImageCache::open(self.engine(), self.spec()).map_err(|source| NotStored::Folder {
             path: ImageCache::path(self.engine()),
             source,
         })?;
-        let ingredients = Ingredients::look(self.engine(), self.spec())?;
-        let found = cache.find(ingredients.key());
-        Ok((cache, ingredients, found))
+        let key = Key::since(self.engine(), self.spec(), self.since())?;
+        let found = cache.find(key);
+        Ok((cache, key, found))
     }
 
-    /// Keeps a snapshot of an app that was imported when it was made of `before`. Also returns what is on disk now: the same
-    /// memory, but the system's cache of a file and not this process's own.
+    /// Keeps a snapshot of an app that was imported when it was made of `before`.
     fn store(
         &self,
         cache: &ImageCache,
         before: &Ingredients,
         snapshot: &Snapshot,
-    ) -> Result<(StoredImage, Option<Snapshot>), NotStored> {
+    ) -> Result<(StoredImage, Key), NotStored> {
         let after = Ingredients::look(self.engine(), self.spec())?;
         if let Some(changed) = after.difference(before) {
             return Err(NotStored::Changed(changed));
@@ -167,7 +191,7 @@ impl App {
             path: cache.file(key),
             source,
         })?;
-        Ok((stored, cache.find(key).ok().flatten()))
+        Ok((stored, key))
     }
 
     /// Runs what reads or writes many files on a thread for such: instances of others do not wait for it.
@@ -254,6 +278,7 @@ impl FirstStart {
 mod tests {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
+    use std::pin::pin;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
@@ -320,11 +345,48 @@ def app(environ, start_response):
     pass
 "#;
 
-    #[tokio::test]
-    async fn a_guests_clock_goes_on_after_hours_on_disk() {
+    fn engine() -> Engine {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
         let python = PythonFiles::open(&target.join("python")).expect("`make python` has built the guest");
-        let engine = Engine::new(&python, &target.join("test-cache"), &mut |_| ()).expect("engine");
+        Engine::new(&python, &target.join("test-cache"), &mut |_| ()).expect("engine")
+    }
+
+    #[tokio::test]
+    async fn a_start_does_not_wait_for_what_is_being_prepared() {
+        let engine = engine();
+        let (root, lines) = (tempfile::tempdir().expect("folder"), Arc::default());
+        let code = "def app(environ, start_response):\n    pass\n";
+        std::fs::write(root.path().join("app.py"), code).expect("app.py");
+        let image = app(&engine, root.path(), &lines).build_image().await;
+        let path = image.expect("builds").path;
+
+        // Another's preparation, which takes long, is before this app's.
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let mut long = pin!(engine.background.run(move || told.recv().is_err()));
+        let again = app(&engine, root.path(), &lines);
+        let mut preparing = pin!(again.prepare());
+        tokio::select! {
+            biased;
+            _ = &mut long => unreachable!("nobody has told it"),
+            _ = &mut preparing => panic!("it was prepared before its turn"),
+            () = std::future::ready(()) => {}
+        }
+        let started = tokio::time::timeout(Duration::from_secs(60), again.start()).await;
+        started.expect("does not wait").expect("starts");
+        drop(go_on);
+        assert!(long.await);
+        preparing.await.expect("is there already");
+        let file = std::fs::metadata(&path).expect("is there");
+        let mark = engine.checked.mark(&file).expect("it is old enough");
+        assert!(engine.checked.has(mark), "nobody need read it again");
+        std::fs::remove_file(&path).expect("rm");
+        let imports = lines.take().iter().filter(|it| it.contains("importing")).count();
+        assert_eq!(imports, 1);
+    }
+
+    #[tokio::test]
+    async fn a_guests_clock_goes_on_after_hours_on_disk() {
+        let engine = engine();
         let root = tempfile::tempdir().expect("folder");
         std::fs::write(root.path().join("app.py"), CODE).expect("app.py");
         let lines = Arc::new(Lines::default());
@@ -344,10 +406,11 @@ def app(environ, start_response):
             .expect("image");
         let mut key = [0; 16];
         file.read_exact_at(&mut key, 12).expect("key");
-        let key = crate::image_key::Key(u128::from_le_bytes(key));
+        let key = Key(u128::from_le_bytes(key));
         // SAFETY: the file is written again below, with the same memory.
-        let mut snapshot = unsafe { image_file::read(file.try_clone().expect("dup"), key, || engine.bare()) }
-            .expect("reads");
+        let mut snapshot =
+            unsafe { image_file::read(file.try_clone().expect("dup"), key, false, || engine.bare()) }
+                .expect("reads");
         snapshot.manifest.taken.wall -= 5 * hour;
         snapshot.manifest.taken.monotonic += day;
         image_file::write(&file, key, &snapshot).expect("writes");

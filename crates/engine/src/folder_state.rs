@@ -14,7 +14,7 @@ use crate::image_key::{Digest, NoKey};
 pub(crate) const MOST: usize = 200_000;
 
 /// The system notes times of change no finer than this.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 /// A folder that the app is shown, as it was when it was looked at.
 #[derive(Debug)]

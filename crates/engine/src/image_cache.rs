@@ -28,6 +28,7 @@ pub struct StoredImage {
 }
 
 /// One app's place in the folder of images.
+#[derive(Clone)]
 pub(crate) struct ImageCache {
     engine: Engine,
     folder: PrivateFolder,
@@ -70,9 +71,16 @@ impl ImageCache {
         let Some(file) = self.folder.read(&self.name(key))? else {
             return Ok(None);
         };
+        let checked = &self.engine.checked;
+        let mark = checked.mark(&file.metadata()?);
+        let is_whole = mark.is_some_and(|mark| checked.has(mark));
         // SAFETY: the file comes from a private folder. Only this user can change it, and wasgi itself writes a file before
         // it has its name, never after.
-        unsafe { image_file::read(file, key, || self.engine.bare()) }.map(Some)
+        let snapshot = unsafe { image_file::read(file, key, is_whole, || self.engine.bare()) }?;
+        if let Some(mark) = mark {
+            checked.add(mark);
+        }
+        Ok(Some(snapshot))
     }
 
     /// Keeps a snapshot, and removes those of other keys.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use twox_hash::XxHash3_128;
 
@@ -24,6 +24,55 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
+}
+
+impl Key {
+    /// The key at `since` or later: of folders that others have been looked at for since then it takes what was seen.
+    ///
+    /// # Errors
+    /// Those of [`Ingredients::look`].
+    pub(crate) fn since(engine: &Engine, spec: &AppSpec, since: Instant) -> Result<Self, NoKey> {
+        let passed_over = passed_over(engine, spec);
+        let mut folders = Vec::new();
+        for folder in folders_read(spec) {
+            folders.push(engine.looks.digest(folder, &passed_over, since)?);
+        }
+        folders.push(engine.library(&passed_over)?.digest());
+        Ok(Self::of(settings(engine, spec), folders))
+    }
+
+    fn of(settings: u128, folders: impl IntoIterator<Item = u128>) -> Self {
+        let mut digest = Digest::default();
+        digest.bytes(&settings.to_le_bytes());
+        for folder in folders {
+            digest.bytes(&folder.to_le_bytes());
+        }
+        Self(digest.finish())
+    }
+}
+
+/// What goes into an image beside files.
+fn settings(engine: &Engine, spec: &AppSpec) -> u128 {
+    let mut digest = Digest::default();
+    digest.bytes(env!("CARGO_PKG_VERSION").as_bytes());
+    digest.bytes(&engine.digest.to_le_bytes());
+    digest.spec(spec);
+    digest.finish()
+}
+
+/// The folders that the app can only read.
+fn folders_read(spec: &AppSpec) -> impl Iterator<Item = &Path> {
+    let read = spec.mounts.iter().filter(|mount| !mount.write);
+    read.map(|mount| &*mount.host)
+}
+
+/// What is not looked at in them. An app's folder may hold its data. It also may be its user's home, with the cache in it.
+fn passed_over<'a>(engine: &'a Engine, spec: &'a AppSpec) -> Vec<&'a Path> {
+    let written = spec.mounts.iter().filter(|mount| mount.write);
+    written
+        .map(|mount| &*mount.host)
+        .chain([&*engine.cache])
+        .collect()
 }
 
 /// Why there is no key.
@@ -50,24 +99,14 @@ impl Ingredients {
     /// # Errors
     /// [`NoKey`] if that is too much, or cannot be looked at.
     pub(crate) fn look(engine: &Engine, spec: &AppSpec) -> Result<Self, NoKey> {
-        let written = spec.mounts.iter().filter(|mount| mount.write);
-        // An app's folder may hold its data. It also may be its user's home, with the cache in it.
-        let passed_over: Vec<&Path> = written
-            .map(|mount| &*mount.host)
-            .chain([&*engine.cache])
-            .collect();
-        let read = spec.mounts.iter().filter(|mount| !mount.write);
+        let passed_over = passed_over(engine, spec);
         let mut folders = Vec::new();
-        for mount in read {
-            folders.push(Arc::new(FolderState::look(&mount.host, &passed_over)?));
+        for folder in folders_read(spec) {
+            folders.push(Arc::new(FolderState::look(folder, &passed_over)?));
         }
         folders.push(engine.library(&passed_over)?);
-        let mut digest = Digest::default();
-        digest.bytes(env!("CARGO_PKG_VERSION").as_bytes());
-        digest.bytes(&engine.digest.to_le_bytes());
-        digest.spec(spec);
         Ok(Self {
-            settings: digest.finish(),
+            settings: settings(engine, spec),
             folders,
         })
     }
@@ -76,12 +115,7 @@ impl Ingredients {
     pub(crate) const SETTLE: Duration = FolderState::SETTLE;
 
     pub(crate) fn key(&self) -> Key {
-        let mut digest = Digest::default();
-        digest.bytes(&self.settings.to_le_bytes());
-        for folder in &self.folders {
-            digest.bytes(&folder.digest().to_le_bytes());
-        }
-        Key(digest.finish())
+        Key::of(self.settings, self.folders.iter().map(|folder| folder.digest()))
     }
 
     /// A file or folder that is not there in the same way in both.

@@ -9,7 +9,9 @@
 mod abi;
 mod allocator;
 mod app;
+mod background;
 mod block;
+mod checked_images;
 mod checks;
 mod clock;
 mod code_cache;
@@ -31,6 +33,7 @@ mod instance;
 mod lines;
 mod local;
 mod locks;
+mod looks;
 mod memory;
 mod mounts;
 mod private_folder;

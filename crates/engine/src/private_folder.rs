@@ -1,7 +1,7 @@
 //! Folders of this user alone, and the files in them: what is taken from there is trusted without a look at who wrote it.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use twox_hash::XxHash3_128;
 const NEW: &str = "new.part";
 
 /// A folder that belongs to this user, and that nobody else may write to.
+#[derive(Clone)]
 pub(crate) struct PrivateFolder {
     path: PathBuf,
 }
@@ -58,6 +59,30 @@ impl PrivateFolder {
         }
         check_owner(&metadata)?;
         Ok(Some(file))
+    }
+
+    /// Adds one more entry of a length that all have to a file; begins anew if that would make more than `most` bytes, or if
+    /// the last entry was cut.
+    ///
+    /// # Errors
+    /// Those of opening and writing it, and `PermissionDenied` with the reason if it may not be trusted.
+    pub(crate) fn append(&self, name: &str, entry: &[u8], most: u64) -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.path.join(name))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(denied("it is not a file"));
+        }
+        check_owner(&metadata)?;
+        let (length, more) = (metadata.len(), entry.len() as u64);
+        if length + more > most || length % more != 0 {
+            file.set_len(0)?;
+        }
+        file.write_all(entry)
     }
 
     /// Puts a file there, in place of the old one if there is one. Whoever reads meanwhile sees the old one or the whole
@@ -116,7 +141,7 @@ fn denied(reason: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use wasgi_config::{Limits, Route};
 
@@ -105,7 +105,7 @@ pub struct Fleet<L: Loader> {
     budget: Arc<Budget>,
     guests: Handle,
     /// How many apps are imported at a time.
-    builders: Semaphore,
+    builders: Arc<Semaphore>,
     admitted: AtomicU64,
     members: Mutex<BTreeMap<PathBuf, Arc<Member<L::Runner>>>>,
 }
@@ -125,7 +125,7 @@ impl<L: Loader> Fleet<L> {
             server,
             budget,
             guests,
-            builders: Semaphore::new(builders.max(1)),
+            builders: Arc::new(Semaphore::new(builders.max(1))),
             admitted: AtomicU64::new(0),
             members: Mutex::default(),
         });
@@ -161,8 +161,11 @@ impl<L: Loader> Fleet<L> {
         let members = self.members();
         let mut preparing = JoinSet::new();
         for member in &members {
+            // One after the other: what is reloaded meanwhile does not wait for all of them.
+            let place = self.builder().await;
             let (fleet, member) = (Arc::clone(self), Arc::clone(member));
-            preparing.spawn_on(async move { fleet.prepare(&member).await }, &self.guests);
+            let prepare = async move { fleet.prepare(&member, place).await };
+            preparing.spawn_on(prepare, &self.guests);
         }
         preparing.join_all().await;
         let failed = members.iter().filter(|member| member.has_failed()).count();
@@ -233,7 +236,7 @@ impl<L: Loader> Fleet<L> {
     ) -> Result<(), <L::Runner as Runner>::Error> {
         let _turn = member.turn.lock().await;
         member.takes(&loaded);
-        let _place = self.builders.acquire().await;
+        let _place = self.builder().await;
         match self.generation(loaded).await {
             Ok(generation) => {
                 member.site.serve(generation);
@@ -263,12 +266,20 @@ impl<L: Loader> Fleet<L> {
         Ok(Generation::new(pool.await?, limits, statics))
     }
 
-    async fn prepare(&self, member: &Arc<Member<L::Runner>>) {
-        let _turn = member.turn.lock().await;
+    /// A place among those that may import an app.
+    async fn builder(&self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.builders).acquire_owned().await;
+        place.expect("it is never closed")
+    }
+
+    async fn prepare(&self, member: &Arc<Member<L::Runner>>, _place: OwnedSemaphorePermit) {
+        // Somebody who loads it may wait for the place.
+        let Ok(_turn) = member.turn.try_lock() else {
+            return;
+        };
         let Ok(generation) = member.site.generation() else {
             return;
         };
-        let _place = self.builders.acquire().await;
         if let Err(error) = generation.pool.prepare().await {
             self.failed(member, &error.to_string());
         }
@@ -281,7 +292,7 @@ impl<L: Loader> Fleet<L> {
         let renewed = async {
             let loaded = self.loader.load(&member.file).inspect_err(|what| self.tell(what));
             let loaded = loaded.map_err(|_| "its app.toml is wrong".to_owned())?;
-            let _place = self.builders.acquire().await;
+            let _place = self.builder().await;
             let probe = loaded.probe.clone();
             let facts = Facts::of(&loaded);
             let generation = self.generation(loaded).await.map_err(|error| error.to_string())?;

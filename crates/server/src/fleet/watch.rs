@@ -68,7 +68,7 @@ impl<L: Loader> Fleet<L> {
         for file in new {
             let member = self.lock().get(&file).cloned();
             if let Some(member) = member {
-                self.prepare(&member).await;
+                self.prepare(&member, self.builder().await).await;
                 if !member.has_failed() {
                     let name = member.site.name();
                     self.log.note(format_args!("app {name}: served"));
