@@ -121,6 +121,11 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let many =
         |name: &str| -> Vec<String> { matches.get_many(name).into_iter().flatten().cloned().collect() };
+    // `check` and `build` have no such options.
+    let addresses = |name: &str| -> Vec<String> {
+        let typed = matches.try_get_many(name).ok().flatten();
+        typed.into_iter().flatten().cloned().collect()
+    };
     let mut overrides = Overrides {
         callable: text("callable"),
         name: text("name"),
@@ -134,15 +139,9 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
         workers: matches.get_one("workers").copied(),
         max_requests: matches.get_one("max-requests").copied(),
         env: many("env"),
-        // `check` and `build` have no such option.
-        http: matches
-            .try_get_many("http")
-            .ok()
-            .flatten()
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        http: addresses("http"),
+        uwsgi: addresses("uwsgi"),
+        scgi: addresses("scgi"),
         access_log: matches.try_get_one("access-log").ok().flatten().cloned(),
         log_file: matches.try_get_one("log-file").ok().flatten().cloned(),
         limits: LIMITS

@@ -28,6 +28,18 @@ pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result
         let port = port.unwrap_or(443);
         listeners.extend(bound.into_iter().map(|listener| listener.redirecting(port)));
     }
+    for (addresses, speaking) in [
+        (
+            &listen.uwsgi,
+            Listener::speaking_uwsgi as fn(Listener) -> Listener,
+        ),
+        (&listen.scgi, Listener::speaking_scgi),
+    ] {
+        for address in addresses {
+            let bound = inherited.listen(address).await.map_err(cannot_listen)?;
+            listeners.extend(bound.into_iter().map(speaking));
+        }
+    }
     Ok(listeners)
 }
 

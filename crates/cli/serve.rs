@@ -63,6 +63,22 @@ pub(crate) fn command() -> Command {
                 .help_heading("Listen"),
         )
         .arg(
+            Arg::new("uwsgi")
+                .long("uwsgi")
+                .value_name("ADDRESS")
+                .action(ArgAction::Append)
+                .help("Where a web server in front speaks uwsgi, as nginx's uwsgi_pass does; may be repeated")
+                .help_heading("Listen"),
+        )
+        .arg(
+            Arg::new("scgi")
+                .long("scgi")
+                .value_name("ADDRESS")
+                .action(ArgAction::Append)
+                .help("... or SCGI")
+                .help_heading("Listen"),
+        )
+        .arg(
             Arg::new("access-log")
                 .long("access-log")
                 .value_name("FORMAT")

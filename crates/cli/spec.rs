@@ -171,6 +171,8 @@ mod tests {
                 http: Vec::new(),
                 https: Vec::new(),
                 redirect: Vec::new(),
+                uwsgi: Vec::new(),
+                scgi: Vec::new(),
             },
             limits: wasgi_config::Limits::default(),
             files: vec![Grant {

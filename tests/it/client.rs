@@ -370,6 +370,22 @@ impl Head {
 }
 
 impl Reply {
+    /// Of all that has come on a connection that is closed now.
+    #[track_caller]
+    pub fn parse(came: Vec<u8>, method: &str) -> Self {
+        let end = find(&came, b"\r\n\r\n")
+            .unwrap_or_else(|| panic!("not a whole head: {:?}", latin1(&came[..came.len().min(500)])));
+        let head = Head::parse(&latin1(&came[..end]), method);
+        let body = came[end + 4..].to_vec();
+        let complete = match head.framing {
+            Framing::Nothing => body.is_empty(),
+            Framing::Length(length) => body.len() == length,
+            Framing::Close => true,
+            Framing::Chunked => panic!("chunks are for HTTP"),
+        };
+        Self { head, body, complete }
+    }
+
     pub fn status(&self) -> u16 {
         self.head.status
     }

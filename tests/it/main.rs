@@ -3,6 +3,7 @@
 //! One file per theme. The apps are in tests/apps; `server` starts one, `client` speaks HTTP/1.1 as it is on the wire.
 
 mod client;
+mod gateway_client;
 mod server;
 
 mod admin;
@@ -14,6 +15,7 @@ mod density;
 mod dev;
 mod examples;
 mod flask;
+mod gateways;
 mod hostile;
 mod http;
 mod image_cache;

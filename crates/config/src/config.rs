@@ -118,12 +118,16 @@ pub enum Entry {
 /// `[listen]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
-    /// Where HTTP is served; at least one, unless there is `https`.
+    /// Where HTTP is served; at least one, unless there is something else.
     pub http: Vec<Address>,
     /// Where HTTP over TLS is served; each address once.
     pub https: Vec<Https>,
     /// Where clients are sent to `https`.
     pub redirect: Vec<Address>,
+    /// Where web servers in front speak uwsgi.
+    pub uwsgi: Vec<Address>,
+    /// Where web servers in front speak SCGI.
+    pub scgi: Vec<Address>,
 }
 
 /// One address of `https` in `[listen]`.
@@ -151,18 +155,18 @@ impl Listen {
 impl Listen {
     /// Adds where another app is to be served.
     pub fn add(&mut self, other: &Listen) {
-        let new = other.http.iter().filter(|address| !self.http.contains(address));
-        let new: Vec<_> = new.cloned().collect();
-        self.http.extend(new);
+        let add = |to: &mut Vec<Address>, from: &[Address]| {
+            let new = from.iter().filter(|address| !to.contains(address));
+            let new: Vec<_> = new.cloned().collect();
+            to.extend(new);
+        };
+        add(&mut self.http, &other.http);
+        add(&mut self.redirect, &other.redirect);
+        add(&mut self.uwsgi, &other.uwsgi);
+        add(&mut self.scgi, &other.scgi);
         let new = other.https.iter().filter(|https| !self.https.contains(https));
         let new: Vec<_> = new.cloned().collect();
         self.https.extend(new);
-        let new = other
-            .redirect
-            .iter()
-            .filter(|address| !self.redirect.contains(address));
-        let new: Vec<_> = new.cloned().collect();
-        self.redirect.extend(new);
     }
 }
 

@@ -29,7 +29,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "env",
         ],
     ),
-    ("listen", &["http", "https", "redirect"]),
+    ("listen", &["http", "https", "redirect", "uwsgi", "scgi"]),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
     ("admin", admin::KEYS),
@@ -55,12 +55,14 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("port", "listen", "http"),
     ("processes", "app", "workers"),
     ("pythonhome", "app", "venv"),
-    ("socket", "listen", "http"),
+    ("scgisocket", "listen", "scgi"),
+    ("socket", "listen", "uwsgi"),
     ("staticmap", "static", "\"/static\" = \"static\""),
     ("stats", "admin", "stats"),
     ("statsserver", "admin", "stats"),
     ("target", "app", "module"),
     ("timeout", "limits", "time"),
+    ("uwsgisocket", "listen", "uwsgi"),
     ("virtualenv", "app", "venv"),
     ("wsgi", "app", "module"),
     ("wsgiapp", "app", "module"),
@@ -192,7 +194,11 @@ mod tests {
                 "quux",
                 "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static] and [admin]",
             ),
-            ("listen", "quux", "the keys of [listen] are http, https, redirect"),
+            (
+                "listen",
+                "quux",
+                "the keys of [listen] are http, https, redirect, uwsgi, scgi",
+            ),
         ] {
             assert_eq!(hint(table, key), expected);
         }

@@ -36,6 +36,10 @@ pub struct Overrides {
     pub env: Vec<String>,
     /// `--http`; any replace the file's.
     pub http: Vec<String>,
+    /// `--uwsgi`; any replace the file's.
+    pub uwsgi: Vec<String>,
+    /// `--scgi`; any replace the file's.
+    pub scgi: Vec<String>,
     /// `--access-log`; replaces the file's format.
     pub access_log: Option<String>,
     /// `--log-file`; replaces the file's `to` as well.
@@ -96,6 +100,14 @@ impl Overrides {
                     .map(|address| at("--http", address.clone()))
                     .collect(),
             );
+        }
+        for (option, typed, slot) in [
+            ("--uwsgi", &self.uwsgi, &mut raw.uwsgi),
+            ("--scgi", &self.scgi, &mut raw.scgi),
+        ] {
+            if !typed.is_empty() {
+                *slot = typed.iter().map(|address| at(option, address.clone())).collect();
+            }
         }
         if let Some(format) = &self.access_log {
             raw.log.access = Some(at("--access-log", format.clone()));

@@ -40,6 +40,8 @@ pub(crate) struct Raw {
     pub http: Option<Vec<At<String>>>,
     pub https: Vec<RawHttps>,
     pub redirect: Vec<At<String>>,
+    pub uwsgi: Vec<At<String>>,
+    pub scgi: Vec<At<String>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
     pub log: RawLog,
@@ -291,13 +293,22 @@ impl Reader<'_> {
                 _ => self.raw.http = self.text("listen.http", value).map(|address| vec![address]),
             },
             "https" => self.https(value),
-            "redirect" => {
-                self.raw.redirect = match value.get_ref() {
-                    DeValue::Array(_) => self.list("listen.redirect", value),
-                    _ => self.text("listen.redirect", value).into_iter().collect(),
-                };
-            }
+            "redirect" => self.raw.redirect = self.addresses("listen.redirect", value),
+            "uwsgi" => self.raw.uwsgi = self.addresses("listen.uwsgi", value),
+            "scgi" => self.raw.scgi = self.addresses("listen.scgi", value),
             _ => self.unknown("listen", key),
+        }
+    }
+
+    /// An address, or a list of them.
+    fn addresses(&mut self, path: &str, value: &Value<'_>) -> Vec<At<String>> {
+        match value.get_ref() {
+            DeValue::Array(_) => self.list(path, value),
+            DeValue::Integer(port) => {
+                self.wrong_type(path, value, "a text", &format!("write \"127.0.0.1:{port}\""));
+                Vec::new()
+            }
+            _ => self.text(path, value).into_iter().collect(),
         }
     }
 

@@ -21,7 +21,7 @@ pub struct TooLong {
 }
 
 /// What [`iter`] refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{what} runs past the environ block (offset {offset} of {length})")]
 pub struct Broken {
     /// "key" or "value".

@@ -3,4 +3,10 @@
 //! Nothing here waits, reads clocks, logs or touches a socket: bytes go in, and what they mean comes out.
 
 pub mod environ;
+pub mod gateway;
+mod head;
 pub mod http;
+pub mod scgi;
+pub mod uwsgi;
+
+pub use head::Head;

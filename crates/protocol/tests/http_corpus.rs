@@ -6,9 +6,9 @@
 //!
 //! With `BLESS=1` in the environment the `.out` files are written instead of compared.
 
+mod cases;
+
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use wasgi_protocol::environ;
 use wasgi_protocol::http::{Connection, Guard, Head, Limits, Phase, Step};
@@ -22,59 +22,6 @@ const CONNECTION: Connection<'_> = Connection {
 
 fn guard() -> Guard {
     Guard::new(Limits { head: 64 << 10 })
-}
-
-fn cases(kind: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/corpus/http")
-        .join(kind);
-    let mut found: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "http"));
-    found.sort();
-    assert!(found.len() > 10, "{kind}: the corpus is there");
-    found
-}
-
-/// The bytes that the text of a `.http` file spells.
-fn spelled(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match first {
-            b'\n' => {}
-            b'\\' => {
-                let (&which, after) = rest.split_first().expect("an escape is complete");
-                rest = after;
-                bytes.push(match which {
-                    b'r' => b'\r',
-                    b'n' => b'\n',
-                    b't' => b'\t',
-                    b'0' => 0,
-                    b'x' => {
-                        let digits = str::from_utf8(&rest[..2]).unwrap();
-                        rest = &rest[2..];
-                        u8::from_str_radix(digits, 16).unwrap()
-                    }
-                    other => other,
-                });
-            }
-            b'{' => {
-                let end = rest
-                    .iter()
-                    .position(|&b| b == b'}')
-                    .expect("a repetition is closed");
-                let (text, count) = str::from_utf8(&rest[..end]).unwrap().rsplit_once('*').unwrap();
-                bytes.extend(spelled(text).repeat(count.parse().unwrap()));
-                rest = &rest[end + 1..];
-            }
-            _ => bytes.push(first),
-        }
-    }
-    bytes
 }
 
 /// What a guard makes of bytes, apart from how they came.
@@ -135,14 +82,6 @@ fn found<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Found> {
 
 fn told(found: &[Found]) -> String {
     let mut text = String::new();
-    let shown = |bytes: &[u8]| {
-        let shown = bytes.escape_ascii().to_string();
-        if shown.len() > 200 {
-            format!("{}... ({} bytes)", &shown[..100], bytes.len())
-        } else {
-            shown
-        }
-    };
     for one in found {
         let _ = match one {
             Found::Request(head) => {
@@ -163,12 +102,12 @@ fn told(found: &[Found]) -> String {
                     // What depends on the connection alone is the same for all.
                     if !key.starts_with(b"REMOTE_") && !key.starts_with(b"SERVER_N") && key != b"SERVER_PORT"
                     {
-                        let _ = writeln!(text, "  {}={}", shown(key), shown(value));
+                        let _ = writeln!(text, "  {}={}", cases::shown(key), cases::shown(value));
                     }
                 }
                 Ok(())
             }
-            Found::Body(body) => writeln!(text, "body: {}", shown(body)),
+            Found::Body(body) => writeln!(text, "body: {}", cases::shown(body)),
             Found::Chunk(_) => Ok(()),
             Found::End => writeln!(text, "end of chunks"),
             Found::Refused(refusal) => writeln!(text, "refused: {} {refusal:?}", refusal.status()),
@@ -179,62 +118,22 @@ fn told(found: &[Found]) -> String {
     text
 }
 
-fn compare(kind: &str) {
-    let mut wrong = Vec::new();
-    for path in cases(kind) {
-        let bytes = spelled(&fs::read_to_string(&path).unwrap());
-        let told = told(&found([&bytes[..]]));
-        assert_eq!(
-            told.contains("refused: "),
-            kind == "invalid",
-            "{}: {told}",
-            path.display()
-        );
-        let beside = path.with_extension("out");
-        if std::env::var_os("BLESS").is_some() {
-            fs::write(&beside, &told).unwrap();
-        } else if fs::read_to_string(&beside).ok().as_deref() != Some(&told) {
-            wrong.push(format!("{}:\n{told}", path.display()));
-        }
-    }
-    assert!(
-        wrong.is_empty(),
-        "not what the .out files say:\n{}",
-        wrong.join("\n")
-    );
-}
-
 #[test]
 fn valid_requests_become_what_is_written_beside_them() {
-    compare("valid");
+    cases::compare("http", "valid", |input| told(&found([input])));
 }
 
 #[test]
 fn invalid_requests_are_refused_as_is_written_beside_them() {
-    compare("invalid");
+    cases::compare("http", "invalid", |input| told(&found([input])));
 }
 
 #[test]
 fn it_makes_no_difference_where_the_input_is_split() {
-    for path in ["valid", "invalid"].into_iter().flat_map(cases) {
-        let bytes = spelled(&fs::read_to_string(&path).unwrap());
-        let whole = found([&bytes[..]]);
-        // Every split of the long ones would take minutes, and shows nothing new.
-        let step = 1 + bytes.len() / 2000;
-        for at in (0..bytes.len()).step_by(step) {
-            assert_eq!(
-                found([&bytes[..at], &bytes[at..]]),
-                whole,
-                "{} split at {at}",
-                path.display()
-            );
-        }
-        assert_eq!(
-            found(bytes.chunks(1 + bytes.len() / 20_000)),
-            whole,
-            "{} byte by byte",
-            path.display()
-        );
-        assert_eq!(found(bytes.chunks(7)), whole, "{} by sevens", path.display());
-    }
+    cases::split("http", |pieces| found(pieces.iter().copied()));
+}
+
+#[test]
+fn nothing_that_comes_breaks_the_guard() {
+    cases::mutate("http", |pieces| found(pieces.iter().copied()));
 }

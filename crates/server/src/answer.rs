@@ -14,7 +14,8 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
-use wasgi_protocol::http::{Body, Connection as EnvironConnection, Head, Refusal};
+use wasgi_protocol::Head;
+use wasgi_protocol::http::{Body, Connection as EnvironConnection, Refusal};
 
 pub(crate) use self::exchange::Source;
 use self::exchange::{Exchange, Input, NoInput, Sink, Start};
@@ -113,7 +114,7 @@ async fn decide<R: Runner>(
     };
     match generation
         .statics
-        .answer(&head, &head.path()[mount.len()..])
+        .answer(&head, &head.path()[head.script_length(mount)..])
         .await
     {
         Ok(None) => {}

@@ -14,6 +14,7 @@ mod coding;
 mod content;
 mod error_pages;
 mod fleet;
+mod gateway;
 mod histogram;
 mod http;
 mod inherited;

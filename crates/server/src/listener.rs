@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 use wasgi_config::Address;
 
+use crate::gateway::Wire;
 use crate::tls::Tls;
 
 /// Connections the system holds until they are accepted.
@@ -42,6 +43,7 @@ pub(crate) enum Speaks {
     Https(Tls),
     /// HTTP, and each reply sends the client to https at this port.
     Redirect(u16),
+    Gateway(Wire),
 }
 
 /// A listener's socket, for as long as it listens.
@@ -194,11 +196,23 @@ impl Listener {
         self
     }
 
+    /// Speaks uwsgi to a web server in front.
+    pub fn speaking_uwsgi(mut self) -> Self {
+        self.speaks = Speaks::Gateway(Wire::Uwsgi);
+        self
+    }
+
+    /// ... or SCGI.
+    pub fn speaking_scgi(mut self) -> Self {
+        self.speaks = Speaks::Gateway(Wire::Scgi);
+        self
+    }
+
     /// The port that was bound, if TLS is spoken there.
     pub fn https_port(&self) -> Option<u16> {
         match self.speaks {
             Speaks::Https(_) => self.port(),
-            Speaks::Http | Speaks::Redirect(_) => None,
+            Speaks::Http | Speaks::Redirect(_) | Speaks::Gateway(_) => None,
         }
     }
 
@@ -263,18 +277,19 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.kind {
             Kind::Tcp { local, .. } => {
-                let s = if matches!(self.speaks, Speaks::Https(_)) {
-                    "s"
-                } else {
-                    ""
+                let scheme = match self.speaks {
+                    Speaks::Http | Speaks::Redirect(_) => "http",
+                    Speaks::Https(_) => "https",
+                    Speaks::Gateway(wire) => wire.name(),
                 };
-                write!(f, "http{s}://{local}")?;
+                write!(f, "{scheme}://{local}")?;
             }
             Kind::Unix { path, .. } => write!(f, "unix:{}", path.display())?,
         }
-        match self.speaks {
-            Speaks::Redirect(port) => write!(f, ", sending to https at port {port}"),
-            Speaks::Http | Speaks::Https(_) => Ok(()),
+        match (self.speaks.clone(), &*self.kind) {
+            (Speaks::Redirect(port), _) => write!(f, ", sending to https at port {port}"),
+            (Speaks::Gateway(wire), Kind::Unix { .. }) => write!(f, ", speaking {}", wire.name()),
+            _ => Ok(()),
         }
     }
 }

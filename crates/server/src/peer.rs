@@ -1,5 +1,6 @@
 //! Who is at the other end of a connection.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use crate::listener::Speaks;
@@ -15,6 +16,15 @@ pub(crate) struct Peer {
     pub(crate) scheme: &'static str,
     /// The port that it is to come to with https instead.
     pub(crate) redirect: Option<u16>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.remote.0.as_str() {
+            "" => f.write_str("a unix socket"),
+            address => f.write_str(address),
+        }
+    }
 }
 
 impl Peer {
@@ -46,7 +56,7 @@ impl Peer {
     /// As its listener says.
     pub(crate) fn speaking(mut self, speaks: &Speaks) -> Self {
         match speaks {
-            Speaks::Http => {}
+            Speaks::Http | Speaks::Gateway(_) => {}
             Speaks::Https(_) => self.scheme = "https",
             Speaks::Redirect(port) => self.redirect = Some(*port),
         }

@@ -14,6 +14,7 @@ use wasgi_config::Limits;
 
 use crate::error_pages::ErrorPages;
 use crate::fleet::Reload;
+use crate::gateway;
 use crate::http::serve;
 use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
@@ -226,6 +227,7 @@ async fn connection<S, R>(
 {
     match speaks {
         Speaks::Http | Speaks::Redirect(_) => serve(stream, peer, server, stopping).await,
+        Speaks::Gateway(wire) => gateway::serve(stream, wire, peer, server, stopping).await,
         Speaks::Https(tls) => {
             let agreed = tokio::select! {
                 agreed = tls.handshake(stream) => agreed,

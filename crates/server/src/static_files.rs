@@ -27,7 +27,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tokio::task::spawn_blocking;
 use wasgi_config::{StaticMount, TryFile};
-use wasgi_protocol::http::Head;
+use wasgi_protocol::Head;
 
 use self::names::{Wanted, is_served};
 pub(crate) use self::reply::{Answer, AnswerBody};

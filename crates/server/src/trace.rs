@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use wasgi_config::Tracing;
-use wasgi_protocol::http::Head;
+use wasgi_protocol::Head;
 
 pub(crate) use otlp::Exporter;
 

@@ -10,20 +10,22 @@ use crate::raw::Raw;
 
 impl Resolver<'_> {
     pub(crate) fn listen(&mut self, raw: &Raw) -> Listen {
+        // None of them is there by default.
+        let is_elsewhere = !raw.https.is_empty() || !raw.uwsgi.is_empty() || !raw.scgi.is_empty();
         let http = match &raw.http {
             Some(typed) => self.addresses(typed),
-            None if raw.https.is_empty() => vec![Address::Tcp {
+            None if is_elsewhere => Vec::new(),
+            None => vec![Address::Tcp {
                 host: "127.0.0.1".to_owned(),
                 port: 8000,
             }],
-            None => Vec::new(),
         };
-        let https = self.https(raw);
-        let redirect = self.addresses(&raw.redirect);
         let listen = Listen {
             http,
-            https,
-            redirect,
+            https: self.https(raw),
+            redirect: self.addresses(&raw.redirect),
+            uwsgi: self.addresses(&raw.uwsgi),
+            scgi: self.addresses(&raw.scgi),
         };
         if let (Some(at), true) = (raw.redirect.first(), listen.https_port().is_none()) {
             self.problems.push(at.problem(

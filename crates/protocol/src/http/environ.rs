@@ -46,12 +46,7 @@ impl Head {
         })?;
         block.push(b"QUERY_STRING", query)?;
         block.push(b"REQUEST_URI", self.target())?;
-        let protocol: &[u8] = if self.minor_version() == 1 {
-            b"HTTP/1.1"
-        } else {
-            b"HTTP/1.0"
-        };
-        block.push(b"SERVER_PROTOCOL", protocol)?;
+        block.push(b"SERVER_PROTOCOL", self.protocol())?;
         block.push(b"REQUEST_SCHEME", connection.scheme.as_bytes())?;
         block.push(b"REMOTE_ADDR", connection.remote.0.as_bytes())?;
         block.push(b"REMOTE_PORT", connection.remote.1.as_bytes())?;
@@ -208,7 +203,7 @@ fn as_key(name: &mut [u8]) {
 }
 
 /// Appends `path` to `out` with each `%XX` made a byte.
-fn percent_decode(path: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn percent_decode(path: &[u8], out: &mut Vec<u8>) {
     let digit = |b: u8| (b as char).to_digit(16).map(|digit| digit as u8);
     let mut rest = path;
     while let Some(at) = rest.iter().position(|&b| b == b'%') {
@@ -221,6 +216,18 @@ fn percent_decode(path: &[u8], out: &mut Vec<u8>) {
         rest = &rest[at + if byte.is_some() { 3 } else { 1 }..];
     }
     out.extend_from_slice(rest);
+}
+
+/// Appends `path` to `out` with each byte that has no place in a request target made `%XX`.
+pub(crate) fn percent_encode(path: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for &b in path {
+        // RFC 3986 3.3, pchar and the slash.
+        match b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&b) {
+            true => out.push(b),
+            false => out.extend([b'%', DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]),
+        }
+    }
 }
 
 #[cfg(test)]

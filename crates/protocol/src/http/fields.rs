@@ -63,7 +63,7 @@ fn all(bytes: &[u8], class: u8) -> bool {
 }
 
 /// Whether `bytes` is a token (RFC 9110 5.6.2).
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TOKEN)
 }
 
@@ -108,7 +108,7 @@ pub(super) fn field_line(line: &[u8]) -> Result<FieldLine, Refusal> {
 
 /// Takes a Host value or an authority apart: host (an IPv6 address keeps its brackets) and port, `None` if absent or
 /// empty. `None` when it is no `uri-host [":" port]` (RFC 9110 7.2); an empty host is one.
-pub(super) fn host_and_port(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
+pub(crate) fn host_and_port(value: &[u8]) -> Option<(&[u8], Option<u16>)> {
     let (host, rest) = if value.first() == Some(&b'[') {
         let end = value.iter().position(|&b| b == b']')?;
         let inner = &value[1..end];

@@ -219,7 +219,10 @@ impl Guard {
                 }
                 [b'\r', b'\n', ..] => return Err(Refusal::RequestLine),
                 [b'\n', ..] => return Err(Refusal::BareLf),
-                // TLS, or another protocol altogether: told at once, instead of after a line that never ends.
+                // Another protocol: told at once, instead of after a line that never ends.
+                [0 | 30, ..] => return Err(Refusal::Wire("uwsgi")),
+                [1, ..] => return Err(Refusal::Wire("FastCGI")),
+                [0x16, ..] => return Err(Refusal::Wire("TLS")),
                 [first, ..] if fields::is_control(*first) => return Err(Refusal::Control),
                 [first, ..] if !is_token_byte(*first) => return Err(Refusal::Method),
                 _ => {}

@@ -71,6 +71,14 @@ impl Head {
         self.minor
     }
 
+    /// The version as it is written.
+    pub fn protocol(&self) -> &[u8] {
+        match self.minor {
+            1 => b"HTTP/1.1",
+            _ => b"HTTP/1.0",
+        }
+    }
+
     /// How the body is framed.
     pub fn body(&self) -> Body {
         self.body
@@ -314,7 +322,7 @@ fn form(method: &[u8], target: &[u8]) -> Result<Form, Refusal> {
 }
 
 /// RFC 9110 8.6: one or more digits. Lists such as `5, 5` are refused though they could be read.
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(crate) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::Length);
     }

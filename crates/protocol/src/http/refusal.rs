@@ -3,6 +3,9 @@
 /// Why a request is refused. Nothing after it on its connection can be trusted: the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
+    /// What comes begins as no HTTP request does, but as those of another protocol do.
+    #[error("this looks like {0}, and the port speaks HTTP")]
+    Wire(&'static str),
     /// A line ends in LF without CR (RFC 9112 2.2 lets a server take it; peers that disagree make smuggling).
     #[error("a line ends without CR")]
     BareLf,
@@ -90,7 +93,8 @@ impl Refusal {
     /// The status the peer gets.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::BareLf
+            Refusal::Wire(_)
+            | Refusal::BareLf
             | Refusal::Control
             | Refusal::RequestLine
             | Refusal::Method

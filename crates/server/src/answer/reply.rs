@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use wasgi_engine::{BodyError, Failure, ReplyHead};
-use wasgi_protocol::http::Head;
+use wasgi_protocol::Head;
 
 use super::Connection;
 use super::exchange::{Exchange, Piece};
@@ -162,9 +162,15 @@ struct Entry {
 }
 
 impl Entry {
+    /// Who asked, as a web server in front says or as the connection has it.
+    fn remote(&self) -> &str {
+        let told = self.head.as_ref().and_then(Head::remote);
+        told.unwrap_or(&self.connection.peer.remote.0)
+    }
+
     fn log(&self, cost: Option<&Cost>) {
         self.connection.log.access(&Access {
-            remote: &self.connection.peer.remote.0,
+            remote: self.remote(),
             head: self.head.as_ref(),
             app: self.app.as_deref(),
             status: self.status,
@@ -193,7 +199,7 @@ impl Entry {
             id: self.id.to_string(),
             method: text(self.head.as_ref().map(Head::method).unwrap_or_default()),
             path: text(path),
-            peer: self.connection.peer.remote.0.clone(),
+            peer: self.remote().to_owned(),
             status: self.status,
             bytes: self.bytes,
             began: self.started,

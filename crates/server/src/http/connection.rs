@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use wasgi_engine::PeerGone;
+use wasgi_protocol::Head;
+use wasgi_protocol::http::Refusal;
 
 use super::turns::{self, Turns};
 use super::wire::Wire;
@@ -51,7 +53,12 @@ pub(crate) async fn serve<S, R>(
         let (server, connection, stopped) = (&server, Arc::clone(&connection), &stopped);
         async move {
             // Without a verdict hyper has found a request that the wire did not hand it.
-            let verdict = verdict.ok_or(Cut)?.map_err(Refused::from);
+            let verdict = verdict.ok_or(Cut)?;
+            if let Err(turns::Refused::Invalid(refusal @ Refusal::Wire(_))) = verdict {
+                let peer = &connection.peer;
+                server.log.warn(format_args!("HTTP from {peer}: {refusal}"));
+            }
+            let verdict = verdict.map(Head::from).map_err(Refused::from);
             let mut response = answer(server, connection, verdict, request.into_body()).await?;
             if stopped.borrow().is_some() {
                 let close = HeaderValue::from_static("close");

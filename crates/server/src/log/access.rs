@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use wasgi_config::AccessFormat;
-use wasgi_protocol::http::Head;
+use wasgi_protocol::Head;
 
 use super::date::DateCache;
 use super::escape::{json, quoted};
@@ -51,7 +51,8 @@ impl Access<'_> {
                 quoted(line, head.method());
                 line.push(' ');
                 quoted(line, head.target());
-                let _ = write!(line, " HTTP/1.{}", head.minor_version());
+                line.push(' ');
+                quoted(line, head.protocol());
             }
             None => line.push('-'),
         }
@@ -96,7 +97,8 @@ impl Access<'_> {
             json(line, head.method());
             line.push_str(",\"target\":");
             json(line, head.target());
-            let _ = write!(line, ",\"protocol\":\"HTTP/1.{}\"", head.minor_version());
+            line.push_str(",\"protocol\":");
+            json(line, head.protocol());
         }
         let _ = write!(line, ",\"status\":{},\"bytes\":{}", self.status, self.bytes);
         for (key, name) in [("referer", "referer"), ("user_agent", "user-agent")] {
@@ -156,6 +158,7 @@ mod tests {
         let Step::Head { head, .. } = Guard::new(Limits { head: 1000 }).step(head.as_bytes()) else {
             panic!()
         };
+        let head = Head::from(head);
         let access = Access {
             remote: "192.0.2.1",
             app: Some("shop"),

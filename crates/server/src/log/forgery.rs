@@ -6,7 +6,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use wasgi_config::{AccessFormat, Field, LogFormat, Piece};
-use wasgi_protocol::http::{Guard, Head, Limits, Step};
+use wasgi_protocol::Head;
+use wasgi_protocol::http::{Guard, Limits, Step};
 
 use super::*;
 use crate::bill::Cost;
@@ -67,6 +68,7 @@ fn head(random: &mut StdRng) -> Head {
         text.extend(agent);
         text.extend(b"\r\n\r\n");
         if let Step::Head { head, .. } = Guard::new(Limits { head: 64 << 10 }).step(&text) {
+            let head = Head::from(head);
             return head;
         }
     }

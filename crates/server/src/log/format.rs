@@ -51,12 +51,7 @@ impl Access<'_> {
             Field::Address => return foreign(Some(self.remote.as_bytes())),
             Field::App => return foreign(self.app.map(str::as_bytes)),
             Field::Id => return foreign(Some(self.id.as_str().as_bytes())),
-            Field::Protocol => {
-                if let Some(head) = self.head {
-                    let _ = write!(line, "HTTP/1.{}", head.minor_version());
-                }
-                return;
-            }
+            Field::Protocol => return foreign(self.head.map(|head| head.protocol())),
             Field::CommonDate => return line.push_str(&date::common(began.as_secs())),
             Field::CTime => return line.push_str(&date::ctime(began.as_secs())),
             Field::Trace => {

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use httpdate::parse_http_date;
-use wasgi_protocol::http::Head;
+use wasgi_protocol::Head;
 
 /// What identifies the present state of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ mod tests {
         }
         text.push_str("\r\n");
         match (Guard::new(Limits { head: 10_000 })).step(text.as_bytes()) {
-            Step::Head { head, .. } => head,
+            Step::Head { head, .. } => head.into(),
             other => panic!("{other:?}"),
         }
     }

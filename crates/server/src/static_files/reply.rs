@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use httpdate::fmt_http_date;
-use wasgi_protocol::http::Head;
+use wasgi_protocol::Head;
 
 use super::conditions::{Outcome, Validators, whole_seconds};
 use super::ranges::{Ranges, ranges};

@@ -1,0 +1,250 @@
+//! uwsgi and SCGI: a head, a body by its length, a reply until the close.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use wasgi_engine::PeerGone;
+use wasgi_protocol::gateway::Refusal;
+use wasgi_protocol::http::Body as BodyLength;
+use wasgi_protocol::{Head, scgi, uwsgi};
+
+use super::Wire;
+use super::feed::{Body, Feed, PIECE};
+use super::reply::{StatusLine, poll_piece, write_all};
+use crate::answer::{Connection, Cut, Refused, answer};
+use crate::peer::Peer;
+use crate::run::{Ending, Server};
+use crate::runner::Runner;
+
+/// What is read at a time before the head is there.
+const HEAD_PIECE: usize = 8 << 10;
+
+/// How long what a peer still sends is thrown away before its socket is closed. Closed at once, the system would answer
+/// it with a reset, and the peer could lose the reply it has not read yet.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves the one request of a connection.
+pub(super) async fn serve<S, R>(
+    stream: S,
+    wire: Wire,
+    peer: Peer,
+    server: Arc<Server<R>>,
+    stop: watch::Receiver<Option<Ending>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Runner,
+{
+    let (mut reading, mut writing) = split(stream);
+    let mut input = Vec::new();
+    let read = tokio::select! {
+        biased;
+        read = read_head(&mut reading, wire, &server, &mut input) => read,
+        // It has no request yet.
+        () = left(stop) => return,
+    };
+    let line = match (wire, &read) {
+        // Who speaks HTTP is answered so.
+        (_, Err(NoHead::Refused(Refusal::Http(_)))) | (Wire::Uwsgi, _) => StatusLine::Http,
+        (Wire::Scgi, _) => StatusLine::Cgi,
+    };
+    let verdict = match read {
+        // A connection without a request: there is nothing to answer.
+        Err(NoHead::Gone) => return,
+        Ok(head) => Ok(head),
+        Err(NoHead::Late) => {
+            let what = "the request's head took too long".into();
+            let status = StatusCode::REQUEST_TIMEOUT;
+            Err(Refused { status, what })
+        }
+        Err(NoHead::Refused(refusal)) => Err(refusal.into()),
+    };
+    if let Err(Refused { what, .. }) = &verdict {
+        let log = &server.log;
+        log.warn(format_args!("{} from {peer}: {what}", wire.name()));
+    }
+    let is_head = verdict.as_ref().is_ok_and(|head: &Head| head.method() == b"HEAD");
+    let length = match verdict.as_ref().map(Head::body) {
+        Ok(BodyLength::Length(length)) => length,
+        _ => 0,
+    };
+    let connection = Arc::new(Connection {
+        peer,
+        log: server.log.clone(),
+        turns: None,
+    });
+    let feed = Arc::new(Feed::default());
+    let mut body = Incoming {
+        feed: Arc::clone(&feed),
+        left: length,
+    };
+    let served = async {
+        let response = answer(&server, connection, verdict, Body(feed)).await?;
+        let (parts, mut body) = response.into_parts();
+        let mut out = line.head(&parts, &body, is_head);
+        let patience = server.limits.write_time;
+        loop {
+            // What is there goes out together; the head does not wait for what is not.
+            let next = poll_fn(|cx| Poll::Ready(poll_piece(&mut body, cx))).await;
+            let next = match next {
+                Poll::Ready(next) => next,
+                Poll::Pending => {
+                    write_all(&mut writing, &out, patience).await.map_err(|_| Cut)?;
+                    out.clear();
+                    poll_fn(|cx| poll_piece(&mut body, cx)).await
+                }
+            };
+            match next.transpose()? {
+                Some(piece) if out.len() + piece.len() <= PIECE => out.extend_from_slice(&piece),
+                Some(piece) => {
+                    write_all(&mut writing, &out, patience).await.map_err(|_| Cut)?;
+                    out.clear();
+                    write_all(&mut writing, &piece, patience).await.map_err(|_| Cut)?;
+                }
+                None => break,
+            }
+        }
+        write_all(&mut writing, &out, patience).await.map_err(|_| Cut)?;
+        Ok::<(), Cut>(())
+    };
+    let outcome = tokio::select! {
+        outcome = served => outcome,
+        // Dropping what answers tells the app.
+        PeerGone = body.read(&mut reading, &input) => return,
+    };
+    if outcome.is_ok() {
+        close(reading, writing).await;
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            what: refusal.to_string().into(),
+        }
+    }
+}
+
+/// Why there is no head.
+enum NoHead {
+    /// The peer has gone, or said nothing for as long as it is waited for.
+    Gone,
+    Late,
+    Refused(Refusal),
+}
+
+/// Reads a request's head; what has come after it stays in `input`.
+async fn read_head<S, R>(
+    reading: &mut ReadHalf<S>,
+    wire: Wire,
+    server: &Server<R>,
+    input: &mut Vec<u8>,
+) -> Result<Head, NoHead>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    R: Runner,
+{
+    let longest = server.limits.request_head;
+    let read = async {
+        loop {
+            let found = match wire {
+                Wire::Uwsgi => uwsgi::head(input, longest),
+                Wire::Scgi => scgi::head(input, longest),
+            };
+            if let Some((head, used)) = found.map_err(NoHead::Refused)? {
+                input.drain(..used);
+                return Ok(Head::from(head));
+            }
+            input.reserve(HEAD_PIECE);
+            match reading.read_buf(input).await {
+                Ok(0) | Err(_) => return Err(NoHead::Gone),
+                Ok(_) => {}
+            }
+        }
+    };
+    match timeout(server.limits.head_time, read).await {
+        Ok(read) => read,
+        Err(_) if input.is_empty() => Err(NoHead::Gone),
+        Err(_) => Err(NoHead::Late),
+    }
+}
+
+/// The rest of a request, as it comes.
+struct Incoming {
+    feed: Arc<Feed>,
+    /// Bytes of the body to come.
+    left: u64,
+}
+
+impl Incoming {
+    /// Reads the body as the app takes it, and then waits for the peer to go. A peer that has sent its last byte while a
+    /// reply is due is taken to be gone, as nginx has it: one that has closed looks the same.
+    async fn read<S>(&mut self, reading: &mut ReadHalf<S>, early: &[u8]) -> PeerGone
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let first = early.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        // What came with the head is less than a piece.
+        self.put(&early[..first]);
+        let mut buffer = Vec::new();
+        loop {
+            let room = match self.left {
+                // What comes after the body means nothing.
+                0 => 1,
+                left => {
+                    let room = poll_fn(|cx| self.feed.poll_room(cx)).await;
+                    room.min(usize::try_from(left).unwrap_or(usize::MAX))
+                }
+            };
+            buffer.resize(room, 0);
+            match reading.read(&mut buffer).await {
+                Ok(0) | Err(_) => {
+                    self.feed.end(Err(PeerGone));
+                    return PeerGone;
+                }
+                Ok(_) if self.left == 0 => std::future::pending().await,
+                Ok(length) => self.put(&buffer[..length]),
+            }
+        }
+    }
+
+    fn put(&mut self, data: &[u8]) {
+        self.left -= data.len() as u64;
+        if !data.is_empty() {
+            self.feed.put(data);
+        }
+        if self.left == 0 {
+            self.feed.end(Ok(()));
+        }
+    }
+}
+
+/// Ready when no request is taken any more.
+async fn left(mut stop: watch::Receiver<Option<Ending>>) {
+    let ending = stop
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|ending| *ending);
+    // Without a server there is nobody to tell.
+    sleep(ending.unwrap_or(Ending::Stop).patience()).await;
+}
+
+/// Says that the reply has ended, and lets the peer read it.
+async fn close<S>(mut reading: ReadHalf<S>, mut writing: WriteHalf<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if writing.shutdown().await.is_err() {
+        return;
+    }
+    let mut unread = vec![0; HEAD_PIECE];
+    let drained = async { while matches!(reading.read(&mut unread).await, Ok(1..)) {} };
+    let _ = timeout(LINGER, drained).await;
+}
