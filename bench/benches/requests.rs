@@ -121,12 +121,7 @@ fn request() -> Request {
         environ.extend((part.len() as u16).to_le_bytes());
         environ.extend(part.as_bytes());
     }
-    Request {
-        environ,
-        id: "r1".into(),
-        body: Box::new(NoBody),
-        reply: Box::new(Right),
-    }
+    Request::new(environ, "r1".into(), Box::new(NoBody), Box::new(Right))
 }
 
 async fn start(app: &App) -> Instance {

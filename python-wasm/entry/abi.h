@@ -11,6 +11,7 @@
 WASGI_IMPORT("block_read") void host_block_read(void *to, int32_t length);
 WASGI_IMPORT("interrupt_words")
 void host_interrupt_words(void *tripped, void *is_tripped, void *eval_breaker, int32_t bit);
+WASGI_IMPORT("interrupt_reason") int32_t host_interrupt_reason(void);
 WASGI_IMPORT("entropy") void host_entropy(void *at, int32_t length);
 WASGI_IMPORT("body_read") int32_t host_body_read(void *to, int32_t length);
 WASGI_IMPORT("reply_head") int32_t host_reply_head(const void *block, int32_t length);
@@ -21,6 +22,10 @@ WASGI_IMPORT("file_lock")
 int32_t host_file_lock(int64_t device, int64_t inode, int64_t start, int64_t length, int32_t kind);
 WASGI_IMPORT("file_lock_test")
 int32_t host_file_lock_test(int64_t device, int64_t inode, int64_t start, int64_t length, int32_t kind);
+
+/* Results of interrupt_reason. */
+#define WASGI_TIME_LIMIT 0
+#define WASGI_KILLED 1
 
 /* Flags of reply_body. */
 #define WASGI_REPLY_LAST 1

@@ -76,11 +76,21 @@ static PyObject *body_readinto(PyObject *module, PyObject *target)
     return result < 0 ? raise_errno(result) : PyLong_FromLong(result);
 }
 
+PyDoc_STRVAR(interrupt_reason_doc,
+             "interrupt_reason() -> int\n\n"
+             "Why the host has raised SIGXCPU: one of the reasons in abi.h.");
+
+static PyObject *interrupt_reason(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromLong(host_interrupt_reason());
+}
+
 static PyMethodDef methods[] = {
     {"serve", request_serve, METH_VARARGS, serve_doc},
     {"on_restore", on_restore, METH_O, on_restore_doc},
     {"own_entropy", own_entropy, METH_O, own_entropy_doc},
     {"settle", wasgi_settle, METH_O, settle_doc},
+    {"interrupt_reason", interrupt_reason, METH_NOARGS, interrupt_reason_doc},
     {"body_readinto", body_readinto, METH_O, body_readinto_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -12,6 +12,7 @@ pub(crate) const MAIN: &str = "wasgi_main";
 
 pub(crate) const BLOCK_READ: &str = "block_read";
 pub(crate) const INTERRUPT_WORDS: &str = "interrupt_words";
+pub(crate) const INTERRUPT_REASON: &str = "interrupt_reason";
 pub(crate) const ENTROPY: &str = "entropy";
 pub(crate) const BODY_READ: &str = "body_read";
 pub(crate) const REPLY_HEAD: &str = "reply_head";
@@ -23,6 +24,12 @@ pub(crate) const FILE_LOCK_TEST: &str = "file_lock_test";
 
 /// Flag of `reply_body`: nothing follows.
 pub(crate) const REPLY_LAST: i32 = 1;
+
+/// Why SIGXCPU was raised: results of `interrupt_reason`.
+pub(crate) mod reason {
+    pub(crate) const TIME_LIMIT: i32 = 0;
+    pub(crate) const KILLED: i32 = 1;
+}
 
 /// Result of a call when all went well.
 pub(crate) const OK: i32 = 0;
@@ -80,6 +87,7 @@ mod tests {
         let imports = [
             BLOCK_READ,
             INTERRUPT_WORDS,
+            INTERRUPT_REASON,
             ENTROPY,
             BODY_READ,
             REPLY_HEAD,
@@ -116,6 +124,8 @@ mod tests {
         assert_eq!(defined("WASGI_OK"), OK);
         assert_eq!(defined("WASGI_FILES_OPEN"), FILES_OPEN);
         for (name, number, words) in [
+            ("WASGI_TIME_LIMIT", reason::TIME_LIMIT, "time limit"),
+            ("WASGI_KILLED", reason::KILLED, "killed by the operator"),
             ("WASGI_BAD_STATUS", refusal::BAD_STATUS, "bad status"),
             ("WASGI_BAD_NAME", refusal::BAD_NAME, "bad field name"),
             ("WASGI_BAD_VALUE", refusal::BAD_VALUE, "bad field\nvalue"),

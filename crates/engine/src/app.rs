@@ -282,7 +282,7 @@ impl App {
     /// What a call of the start came to, if it came back.
     pub(crate) fn judge(&self, raw: &mut Raw, result: Result<i32, End>) -> Result<i32, StartError> {
         let guest = raw.store.data();
-        if guest.limit.struck() {
+        if guest.limit.struck().is_some() {
             return Err(StartError::TimeLimit(self.shared.spec.limits.start));
         }
         let error = match result {
@@ -357,6 +357,7 @@ impl App {
             block: Vec::new(),
             environ: Vec::new(),
             told_slow: false,
+            track: None,
             python: engine.python_layout(),
             exchange: None,
             locks: locks.owner(),

@@ -161,6 +161,15 @@ impl Turns {
         .await;
     }
 
+    /// Time that the current piece of work has taken so far.
+    pub(crate) fn spent(&self) -> Duration {
+        let slice = self.slice();
+        match slice.phase {
+            Phase::Runs => slice.spent + slice.counted.elapsed(),
+            Phase::Away | Phase::Waits | Phase::Granted => slice.spent,
+        }
+    }
+
     /// Begins a slice, if there is a slot. Otherwise `waker` is told when there is.
     fn enter(self: &Arc<Self>, waker: &Waker) -> bool {
         let (cpu, account) = (&self.share.cpu, self.share.account);

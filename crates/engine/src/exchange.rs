@@ -6,7 +6,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
+use crate::track::Track;
+
 /// One request, ready for an instance.
+#[non_exhaustive]
 pub struct Request {
     /// The environ block: (u16 little-endian length, bytes) key, value, key, value... as in a uwsgi packet's vars.
     /// Values are raw bytes; the guest makes latin-1 native strings of them (PEP 3333, "Unicode Issues").
@@ -17,6 +20,21 @@ pub struct Request {
     pub body: Box<dyn RequestBody>,
     /// Where the reply goes.
     pub reply: Box<dyn ReplySink>,
+    /// What others see of it, and end it by.
+    pub track: Arc<Track>,
+}
+
+impl Request {
+    /// A request of this environ block.
+    pub fn new(environ: Vec<u8>, id: String, body: Box<dyn RequestBody>, reply: Box<dyn ReplySink>) -> Self {
+        Self {
+            track: Track::of(&environ),
+            environ,
+            id,
+            body,
+            reply,
+        }
+    }
 }
 
 /// The body of a request, pulled by `wsgi.input` as the app reads.
@@ -107,6 +125,9 @@ pub enum Failure {
     /// The request ran into `limits.time`.
     #[error("time limit reached")]
     TimeLimit,
+    /// The operator has ended it.
+    #[error("the operator has ended the request")]
+    Killed,
     /// The body could not be read to its end.
     #[error("{0}")]
     Body(BodyError),

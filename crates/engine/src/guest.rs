@@ -16,6 +16,7 @@ use crate::python_stack::PythonLayout;
 use crate::reply;
 use crate::ticks::Ticks;
 use crate::time_limit::{InterruptWords, TimeLimit};
+use crate::track::{At, Track};
 
 /// Most table elements an instance may have; CPython's own table has some thousands and does not grow.
 const MAX_TABLE: usize = 100_000;
@@ -40,6 +41,8 @@ pub(crate) struct Guest {
     pub(crate) environ: Vec<u8>,
     /// Whether the log knows that the request is slow.
     pub(crate) told_slow: bool,
+    /// Of the running request.
+    pub(crate) track: Option<Arc<Track>>,
     /// Where Python's stack is; `None` if the guest is of another version.
     pub(crate) python: Option<Arc<PythonLayout>>,
     /// The running request.
@@ -242,6 +245,8 @@ pub(crate) fn begin(guest: &mut Guest, request: Request, limit: TimeLimit) -> us
     guest.block = request.environ;
     guest.environ.clear();
     guest.told_slow = false;
+    request.track.set_at(At::Runs);
+    guest.track = Some(request.track);
     guest.exchange = Some(Exchange::new(request.body, request.reply));
     guest.limit = limit;
     guest.memory_limit.refused = false;

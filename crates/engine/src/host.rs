@@ -12,8 +12,8 @@ use crate::exchange::{BodyError, FilePart};
 use crate::guest::{Exchange, Guest, Sent};
 use crate::locks::{Kind, Range, Refused};
 use crate::snapshot::MAX_ENTROPY;
-use crate::stack_log::At;
-use crate::time_limit::{self, InterruptWords, Stopped, Waited, strike};
+use crate::time_limit::{self, InterruptWords, Reason, Stopped, Waited, strike};
+use crate::track::At;
 use crate::wasi;
 
 /// Most bytes that cross in one call; more are taken by calling again.
@@ -23,6 +23,7 @@ const MAX_PIECE: usize = 1 << 20;
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(abi::MODULE, abi::BLOCK_READ, block_read)?;
     linker.func_wrap(abi::MODULE, abi::INTERRUPT_WORDS, interrupt_words)?;
+    linker.func_wrap(abi::MODULE, abi::INTERRUPT_REASON, interrupt_reason)?;
     linker.func_wrap(abi::MODULE, abi::ENTROPY, entropy)?;
     linker.func_wrap(abi::MODULE, abi::REPLY_HEAD, reply_head)?;
     linker.func_wrap(abi::MODULE, abi::FILE_LOCK, file_lock)?;
@@ -86,6 +87,14 @@ fn interrupt_words(
         eval_breaker,
         bit,
     });
+}
+
+fn interrupt_reason(caller: Caller<'_, Guest>) -> i32 {
+    caller
+        .data()
+        .limit
+        .struck()
+        .map_or(abi::reason::TIME_LIMIT, Reason::code)
 }
 
 fn entropy(mut caller: Caller<'_, Guest>, at: i32, length: i32) -> wasmtime::Result<()> {
@@ -269,8 +278,8 @@ fn settle<T>(
     caller.data_mut().exchange = Some(exchange);
     match waited {
         Waited::Done(value) => Ok(Some(value)),
-        Waited::Struck => {
-            strike(&mut caller.as_context_mut());
+        Waited::Struck(reason) => {
+            strike(&mut caller.as_context_mut(), reason);
             Ok(None)
         }
         Waited::Stopped => Err(Stopped.into()),

@@ -18,7 +18,8 @@ use crate::mounts::MountError;
 use crate::rewind::{Rewind, difference};
 use crate::snapshot::Snapshot;
 use crate::stack_log;
-use crate::time_limit::{Stopped, TimeLimit};
+use crate::time_limit::{Reason, Stopped, TimeLimit};
+use crate::track::At;
 
 /// What an instance takes beside its linear memory, in bytes, about: a fiber's stack, tables, what WASI holds.
 const BESIDE_MEMORY: u64 = 256 << 10;
@@ -87,6 +88,9 @@ pub enum WhyNot {
     /// Its request ran into [`Limits::time`](crate::Limits::time).
     #[error("time limit of {0:?} reached")]
     TimeLimit(Duration),
+    /// The operator has ended its request.
+    #[error("the operator has ended its request")]
+    Killed,
     /// Growth of its memory was refused, and memory does not shrink.
     #[error("memory limit of {} MiB reached{end}", .limit >> 20)]
     MemoryLimit {
@@ -194,7 +198,11 @@ impl Instance {
         let (result, cpu) = call(self.app.engine(), &mut self.store, &self.handle, length as i32).await;
         match &result {
             Err(End::TimeLimit) => {
-                let what = format!("was stopped {:?} after its time limit", limits.grace);
+                let after = match self.store.data().limit.struck() {
+                    Some(Reason::Killed) => "the operator had ended it",
+                    Some(Reason::TimeLimit) | None => "its time limit",
+                };
+                let what = format!("was stopped {:?} after {after}", limits.grace);
                 stack_log::tell(self.store.as_context(), &what);
             }
             Err(End::Crashed(how)) => {
@@ -202,10 +210,19 @@ impl Instance {
             }
             Ok(_) | Err(End::Exited(_)) => {}
         }
+        let memory = self
+            .store
+            .data()
+            .memory
+            .map_or(0, |memory| memory.data_size(&self.store));
         let guest = self.store.data_mut();
         let exchange = guest.exchange.take();
         let refused = guest.memory_limit.refused;
         guest.log.mark(None);
+        if let Some(track) = guest.track.take() {
+            track.set_at(At::Over);
+            track.set_cost(cpu, memory as u64);
+        }
         let struck = guest.limit.struck();
         let (failure, mut why_not) = match result {
             Ok(abi::OK) => (
@@ -213,15 +230,18 @@ impl Instance {
                 None,
             ),
             Ok(_) => (Failure::App, None),
-            Err(End::TimeLimit) => (Failure::TimeLimit, None),
+            Err(End::TimeLimit) => (struck.map_or(Failure::TimeLimit, Reason::failure), None),
             Err(End::Exited(code)) => (Failure::Exited(code), Some(WhyNot::Exited(code))),
             Err(End::Crashed(how)) => (Failure::Crashed(how.clone()), Some(WhyNot::Crashed(how))),
         };
         if let Some(mut exchange) = exchange {
             exchange.fail(failure);
         }
-        if struck {
-            why_not = Some(WhyNot::TimeLimit(limits.time));
+        if let Some(reason) = struck {
+            why_not = Some(match reason {
+                Reason::TimeLimit => WhyNot::TimeLimit(limits.time),
+                Reason::Killed => WhyNot::Killed,
+            });
         } else if refused {
             // Said first of a crash, too: running out of memory is the likely reason of an abort in C code.
             let end = why_not.map(|why| format!("; {why}")).unwrap_or_default();

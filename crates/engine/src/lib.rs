@@ -49,6 +49,7 @@ mod stack_log;
 mod ticker;
 mod ticks;
 mod time_limit;
+mod track;
 mod warmup;
 mod wasi;
 
@@ -66,3 +67,4 @@ pub use local::{Keeper, Kept};
 pub use mounts::MountError;
 pub use python::PythonFiles;
 pub use spec::{AppSpec, Entry, Isolation, Limits, Mount, Quota, Secret};
+pub use track::{At, Track};

@@ -64,12 +64,7 @@ impl Request {
             most,
             hash: Sha256::new(),
         };
-        let request = Self {
-            environ,
-            id: id.to_owned(),
-            body: Box::new(Nothing),
-            reply: Box::new(sink),
-        };
+        let request = Self::new(environ, id.to_owned(), Box::new(Nothing), Box::new(sink));
         (request, keeper)
     }
 }

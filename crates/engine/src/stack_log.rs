@@ -6,30 +6,10 @@ use wasmtime::{AsContextMut, StoreContext};
 
 use crate::block;
 use crate::guest::Guest;
+use crate::track::At;
 
 /// Bytes of a request's target that are told.
 const MAX_TARGET: usize = 200;
-
-/// Where a request that is slow is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum At {
-    /// In Python or C code.
-    Runs,
-    Sleeps,
-    ReadsBody,
-    SendsReply,
-}
-
-impl At {
-    fn words(self) -> &'static str {
-        match self {
-            At::Runs => "is running",
-            At::Sleeps => "is asleep",
-            At::ReadsBody => "waits for more of the request's body",
-            At::SendsReply => "waits for the client to take more of the reply",
-        }
-    }
-}
 
 /// Tells once of a request that it has taken `slow` so far.
 pub(crate) fn tell_slow(mut store: impl AsContextMut<Data = Guest>, slow: Duration, at: At) {

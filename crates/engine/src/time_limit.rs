@@ -1,13 +1,17 @@
-//! The time limit of one call into the guest, in two stages: an exception in Python, then the end of the instance.
+//! The end of a call into the guest before its time, in two stages: an exception in Python, then the end of the instance.
+//! The time limit brings it, or the operator.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use wasmtime::{Caller, Memory, StoreContextMut};
+use wasmtime::{AsContext, Caller, Memory, StoreContext, StoreContextMut};
 
+use crate::abi;
+use crate::exchange::Failure;
 use crate::guest::Guest;
-use crate::stack_log::{self, At};
+use crate::stack_log;
+use crate::track::{At, Track};
 
 /// When a call is interrupted, and when it is stopped.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +22,36 @@ pub(crate) struct TimeLimit {
     stop: Instant,
     /// From here on, after this long, the log is told where it is.
     pub(crate) slow: Option<(Instant, Duration)>,
-    struck: bool,
+    /// How long after the first stage the second comes.
+    grace: Duration,
+    struck: Option<Reason>,
+}
+
+/// Why a call is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It took too long.
+    TimeLimit,
+    /// The operator has ended it.
+    Killed,
+}
+
+impl Reason {
+    /// As the guest is told.
+    pub(crate) fn code(self) -> i32 {
+        match self {
+            Reason::TimeLimit => abi::reason::TIME_LIMIT,
+            Reason::Killed => abi::reason::KILLED,
+        }
+    }
+
+    /// What becomes of the reply.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Reason::TimeLimit => Failure::TimeLimit,
+            Reason::Killed => Failure::Killed,
+        }
+    }
 }
 
 /// The guest went on after its grace: the trap that ends it.
@@ -29,8 +62,8 @@ pub(crate) struct Stopped;
 /// How a wait in the host ended.
 pub(crate) enum Waited<T> {
     Done(T),
-    /// The limit was reached while waiting: the guest gets EINTR.
-    Struck,
+    /// The first stage has come while waiting: the guest gets EINTR.
+    Struck(Reason),
     /// The grace was over while waiting: the guest is stopped.
     Stopped,
 }
@@ -39,12 +72,13 @@ impl TimeLimit {
     /// Starts now. Limits of a century are as good as none.
     pub(crate) fn new(limit: Duration, grace: Duration) -> Self {
         let longest = Duration::from_secs(100 * 365 * 86_400);
-        let strike = Instant::now() + limit.min(longest);
+        let (strike, grace) = (Instant::now() + limit.min(longest), grace.min(longest));
         Self {
             strike,
-            stop: strike + grace.min(longest),
+            stop: strike + grace,
             slow: None,
-            struck: false,
+            grace,
+            struck: None,
         }
     }
 
@@ -54,21 +88,35 @@ impl TimeLimit {
         self
     }
 
-    pub(crate) fn struck(&self) -> bool {
+    /// Why the first stage has come, if it has.
+    pub(crate) fn struck(&self) -> Option<Reason> {
         self.struck
     }
 
     /// The next stage.
     fn next(&self) -> Instant {
-        if self.struck { self.stop } else { self.strike }
+        match self.struck {
+            Some(_) => self.stop,
+            None => self.strike,
+        }
     }
 
-    /// Waits for `work`, at most until the next stage of the limit.
-    async fn wait<T>(&self, work: impl Future<Output = T>) -> Waited<T> {
-        match tokio::time::timeout_at(self.next().into(), work).await {
-            Ok(value) => Waited::Done(value),
-            Err(_) if self.struck => Waited::Stopped,
-            Err(_) => Waited::Struck,
+    /// Waits for `work`, at most until the next stage, which `track` may bring early.
+    async fn wait<T>(&self, track: Option<&Track>, work: impl Future<Output = T>) -> Waited<T> {
+        let killed = async {
+            match track.filter(|_| self.struck.is_none()) {
+                Some(track) => track.killed().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            value = work => Waited::Done(value),
+            () = killed => Waited::Struck(Reason::Killed),
+            () = tokio::time::sleep_until(self.next().into()) => match self.struck {
+                Some(_) => Waited::Stopped,
+                None => Waited::Struck(Reason::TimeLimit),
+            },
         }
     }
 }
@@ -79,17 +127,47 @@ pub(crate) async fn wait<T>(
     at: At,
     work: impl Future<Output = T>,
 ) -> Waited<T> {
+    let track = caller.data().track.clone();
+    if let Some(track) = &track {
+        track.set_at(at);
+        tell_cost(track, &caller.as_context());
+    }
+    let waited = wait_for(caller, at, track.as_deref(), work).await;
+    if let Some(track) = &track {
+        track.set_at(At::Runs);
+    }
+    waited
+}
+
+async fn wait_for<T>(
+    caller: &mut Caller<'_, Guest>,
+    at: At,
+    track: Option<&Track>,
+    work: impl Future<Output = T>,
+) -> Waited<T> {
     let mut work = pin!(work);
     let limit = caller.data().limit;
     if let Some((when, slow)) = stack_log::due(caller.data())
         && when < limit.next()
     {
-        match tokio::time::timeout_at(when.into(), work.as_mut()).await {
-            Ok(value) => return Waited::Done(value),
-            Err(_) => stack_log::tell_slow(caller, slow, at),
+        let until_slow = TimeLimit {
+            strike: when,
+            stop: when,
+            ..limit
+        };
+        match until_slow.wait(track, work.as_mut()).await {
+            Waited::Struck(Reason::TimeLimit) | Waited::Stopped => stack_log::tell_slow(caller, slow, at),
+            ended => return ended,
         }
     }
-    limit.wait(work).await
+    limit.wait(track, work).await
+}
+
+/// What the request has come to.
+fn tell_cost(track: &Track, store: &StoreContext<'_, Guest>) {
+    let guest = store.data();
+    let memory = guest.memory.map_or(0, |memory| memory.data_size(store));
+    track.set_cost(guest.turns.spent(), memory as u64);
 }
 
 /// What is looked at when a guest has seen a tick.
@@ -101,8 +179,16 @@ pub(crate) fn check(mut store: StoreContextMut<'_, Guest>, now: Instant) -> wasm
     if now >= limit.stop {
         return Err(Stopped.into());
     }
-    if now >= limit.strike && !limit.struck {
-        strike(&mut store);
+    let track = store.data().track.clone();
+    if let Some(track) = &track {
+        tell_cost(track, &store.as_context());
+    }
+    if limit.struck.is_none() {
+        if track.is_some_and(|track| track.is_killed()) {
+            strike(&mut store, Reason::Killed);
+        } else if now >= limit.strike {
+            strike(&mut store, Reason::TimeLimit);
+        }
     }
     if let Some((when, slow)) = stack_log::due(store.data())
         && now >= when
@@ -113,10 +199,14 @@ pub(crate) fn check(mut store: StoreContextMut<'_, Guest>, now: Instant) -> wasm
 }
 
 /// The first stage: answers the client, and makes Python run its SIGXCPU handler.
-pub(crate) fn strike(store: &mut StoreContextMut<'_, Guest>) {
-    store.data_mut().limit.struck = true;
+pub(crate) fn strike(store: &mut StoreContextMut<'_, Guest>, reason: Reason) {
+    let limit = &mut store.data_mut().limit;
+    limit.struck = Some(reason);
+    if reason != Reason::TimeLimit {
+        limit.stop = Instant::now() + limit.grace;
+    }
     if let Some(exchange) = &mut store.data_mut().exchange {
-        exchange.fail(crate::Failure::TimeLimit);
+        exchange.fail(reason.failure());
     }
     if let (Some(words), Some(memory)) = (store.data().interrupt_words, store.data().memory) {
         words.trip(memory, store);

@@ -18,8 +18,8 @@ use crate::guest::Guest;
 use crate::host::slice_mut;
 use crate::mounts::{self, MountError};
 use crate::spec::Mount;
-use crate::stack_log::At;
 use crate::time_limit::{self, Stopped, Waited, strike};
+use crate::track::At;
 
 /// Most open files, folders and streams of one instance; `limits.open-files` and the guest's own bound (entry/files.c) come
 /// first.
@@ -187,8 +187,8 @@ async fn poll_oneoff(
     };
     match time_limit::wait(&mut caller, At::Sleeps, wait).await {
         Waited::Done(()) => {}
-        Waited::Struck => {
-            strike(&mut caller.as_context_mut());
+        Waited::Struck(reason) => {
+            strike(&mut caller.as_context_mut(), reason);
             return Ok(errno::EINTR);
         }
         Waited::Stopped => return Err(Stopped.into()),

@@ -1,4 +1,4 @@
-//! The operator's way in: how the server does, and apps taken out of service and back.
+//! The operator's way in: how the server does, apps taken out of service and back, and requests ended.
 //!
 //! A small HTTP/1 server on listeners of its own, of one request a connection. On a unix socket of this user's alone, and on
 //! TCP for who shows the token; without it, TCP answers only whether the server lives and is ready, for probes. Beside
@@ -7,6 +7,7 @@
 mod apps;
 mod endpoints;
 mod prometheus;
+mod requests;
 mod stats;
 mod stream;
 mod token;

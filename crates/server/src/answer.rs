@@ -166,19 +166,19 @@ async fn decide<R: Runner>(
     } else {
         Box::new(NoInput)
     };
-    let request = Request {
+    let request = Request::new(
         environ,
-        id: record.id.to_string(),
-        body: input,
-        reply: Box::new(Sink(Arc::clone(&exchange))),
-    };
+        record.id.to_string(),
+        input,
+        Box::new(Sink(Arc::clone(&exchange))),
+    );
     let pool = &generation.pool;
     let busy = |record, busy: Busy| retry_later(record, &busy.to_string(), pool.retry_after());
     let ticket = match pool.submit(request, record.open_bill()) {
         Ok(ticket) => ticket,
         Err(error) => return Ok(busy(record, error)),
     };
-    record.worker = Some(ticket.taken_by().clone());
+    record.worker = Some(ticket.errand().clone());
 
     let waiting = Leaving(Some(exchange));
     let patience = Instant::now() + pool.queue_time();
@@ -187,7 +187,7 @@ async fn decide<R: Runner>(
         if let Poll::Ready(start) = waiting.exchange().poll_start(cx) {
             return Poll::Ready(Ok(start));
         }
-        if ticket.taken_by().number().is_none() {
+        if ticket.errand().number().is_none() {
             ready!(timer.poll(patience, cx));
             if ticket.withdraw() {
                 return Poll::Ready(Err(Busy::TimedOut));
@@ -281,6 +281,7 @@ fn failed(record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut>
         Failure::Body(_) => {}
         Failure::BadReply(_)
         | Failure::TimeLimit
+        | Failure::Killed
         | Failure::Exited(_)
         | Failure::Crashed(_)
         | Failure::NotStarted(_) => record.warn(format_args!("{failure}")),

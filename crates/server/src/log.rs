@@ -38,6 +38,7 @@ use datagram::Datagrams;
 use date::DateCache;
 use desk::{Desk, Share};
 use escape::escape;
+pub use escape::harmless;
 pub(crate) use escape::json;
 use file::{LogFile, Rotation};
 pub use recent::Tail;

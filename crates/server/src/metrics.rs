@@ -13,6 +13,8 @@ use wasgi_engine::{Report, RewindError, Rewound, WhyNot};
 pub enum Dropped {
     /// Its request ran into `limits.time`.
     TimeLimit,
+    /// The operator ended its request.
+    Killed,
     /// Its memory reached `limits.memory`.
     MemoryLimit,
     /// The app ended its interpreter.
@@ -36,8 +38,9 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    pub(crate) const ALL: [Dropped; 11] = [
+    pub(crate) const ALL: [Dropped; 12] = [
         Dropped::TimeLimit,
+        Dropped::Killed,
         Dropped::MemoryLimit,
         Dropped::Exited,
         Dropped::Crashed,
@@ -54,6 +57,7 @@ impl Dropped {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Dropped::TimeLimit => "time-limit",
+            Dropped::Killed => "killed",
             Dropped::MemoryLimit => "memory-limit",
             Dropped::Exited => "exited",
             Dropped::Crashed => "crashed",
@@ -70,6 +74,7 @@ impl Dropped {
     fn words(self) -> &'static str {
         match self {
             Dropped::TimeLimit => "at the time limit",
+            Dropped::Killed => "ended by the operator",
             Dropped::MemoryLimit => "at the memory limit",
             Dropped::Exited => "ended by the app",
             Dropped::Crashed => "crashed",
@@ -88,6 +93,7 @@ impl From<&WhyNot> for Dropped {
     fn from(why: &WhyNot) -> Self {
         match why {
             WhyNot::TimeLimit(_) => Dropped::TimeLimit,
+            WhyNot::Killed => Dropped::Killed,
             WhyNot::MemoryLimit { .. } => Dropped::MemoryLimit,
             WhyNot::Exited(_) => Dropped::Exited,
             WhyNot::Crashed(_) => Dropped::Crashed,
@@ -340,14 +346,14 @@ mod tests {
         assert_eq!(
             metrics.figures().to_string(),
             "requests: 3 (0.006 s of CPU); rewinds: 2 (98 pages, 0.004 s); instances: 2 started, 1 of them from the \
-             snapshot; dropped: 2 at the time limit, 2 at the memory limit, 2 ended by the app, 2 crashed, 2 after \
+             snapshot; dropped: 2 at the time limit, 2 ended by the operator, 2 at the memory limit, 2 ended by the app, 2 crashed, 2 after \
              max-requests, 2 idle, 2 for others' memory, 3 grown past the snapshot, 2 without a snapshot, 2 not rewound, 2 changed after a \
              rewind"
         );
-        assert_eq!(metrics.figures().dropped[7], (Dropped::Grown, 3));
+        assert_eq!(metrics.figures().dropped[8], (Dropped::Grown, 3));
         let mut twice = metrics.figures();
         twice += metrics.figures();
-        assert_eq!((twice.requests, twice.pages, twice.dropped[7].1), (6, 196, 6));
+        assert_eq!((twice.requests, twice.pages, twice.dropped[8].1), (6, 196, 6));
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! One app as it is served: what answers its requests now, and what did before.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use wasgi_config::Limits;
+use wasgi_engine::{At, Track};
 
 use crate::metrics::{Figures, Held, Metrics};
 use crate::rate::Rate;
 use crate::runner::Runner;
 use crate::static_files::StaticFiles;
 use crate::traffic::{Served, Traffic};
-use crate::worker::Pool;
+use crate::worker::{Errand, Pool};
 
 /// One load of an app: its workers, its limits and its files. A reload makes another; a request keeps to the one it began with.
 pub struct Generation<R: Runner> {
@@ -59,6 +61,8 @@ pub(crate) struct Glance {
     pub(crate) running: usize,
     /// Requests that wait for a worker.
     pub(crate) waiting: usize,
+    /// Time the guest has run for requests that `figures` do not count yet.
+    pub(crate) running_cpu: Duration,
     pub(crate) held: Held,
     pub(crate) figures: Figures,
     pub(crate) served: Served,
@@ -199,10 +203,66 @@ impl<R: Runner> Site<R> {
     }
 
     pub(crate) fn glance(&self) -> Glance {
-        let (down, generation, present) = {
+        let (down, generation) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let present = [state.current.clone(), state.previous.clone()];
-            (state.generation().err(), state.numbers.0, present)
+            (state.generation().err(), state.numbers.0)
+        };
+        let (mut running, mut waiting) = (0, 0);
+        let mut running_cpu = Duration::ZERO;
+        for generation in self.generations() {
+            let busy = generation.pool.busy();
+            running += busy.0;
+            waiting += busy.1;
+            let errands = generation.pool.errands().list();
+            let tracks = errands.iter().map(Errand::track);
+            running_cpu += tracks
+                .filter(|track| track.at() != At::Over)
+                .map(Track::cpu)
+                .sum::<Duration>();
+        }
+        let books = self.books();
+        Glance {
+            name: Arc::clone(&self.name),
+            down,
+            generation,
+            running,
+            waiting,
+            running_cpu,
+            held: books.held(),
+            figures: books.figures(),
+            served: self.traffic.read(),
+        }
+    }
+
+    /// Its requests that are under way, whichever load has them.
+    pub(crate) fn errands(&self) -> Vec<Errand> {
+        let generations = self.generations();
+        generations
+            .iter()
+            .flat_map(|it| it.pool.errands().list())
+            .collect()
+    }
+
+    /// Ends the requests of this id before their time; how many those are. It is one, unless a peer that may say how its
+    /// requests are called calls several the same.
+    pub(crate) fn kill(&self, id: &str) -> usize {
+        let mut killed = 0;
+        for generation in self.generations() {
+            for errand in generation.pool.errands().list() {
+                if errand.id() == id {
+                    generation.pool.kill(&errand);
+                    killed += 1;
+                }
+            }
+        }
+        killed
+    }
+
+    /// All of its loads that may have requests, each once.
+    fn generations(&self) -> Vec<Arc<Generation<R>>> {
+        let present = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            [state.current.clone(), state.previous.clone()]
         };
         let retired: Vec<_> = {
             let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,23 +272,7 @@ impl<R: Runner> Site<R> {
         let mut generations: Vec<_> = present.into_iter().flatten().chain(retired).collect();
         generations.sort_by_key(Arc::as_ptr);
         generations.dedup_by_key(|generation| Arc::as_ptr(generation));
-        let (mut running, mut waiting) = (0, 0);
-        for generation in &generations {
-            let busy = generation.pool.busy();
-            running += busy.0;
-            waiting += busy.1;
-        }
-        let books = self.books();
-        Glance {
-            name: Arc::clone(&self.name),
-            down,
-            generation,
-            running,
-            waiting,
-            held: books.held(),
-            figures: books.figures(),
-            served: self.traffic.read(),
-        }
+        generations
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -1,9 +1,10 @@
 //! The workers of one app: who is free, who waits, and when one is replaced.
 
+mod errand;
 mod idle;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::budget::{Budget, Holder, Share};
 use crate::log::Log;
 use crate::metrics::{Counted, Dropped, Figures, Metrics};
 use crate::runner::Runner;
+pub(crate) use errand::{Errand, Errands};
 
 /// First and longest wait between two tries to start a replacement.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -55,71 +57,21 @@ pub struct Pool<R: Runner> {
     queue_time: Duration,
     max_requests: Option<u64>,
     metrics: Arc<Metrics>,
+    errands: Arc<Errands>,
 }
 
 struct State<I> {
     /// Free workers, the one used last on top: its memory is in the caches.
     free: Vec<Worker<I>>,
     /// Requests that wait; none while a worker is free that has an instance.
-    waiting: VecDeque<Waiting>,
-}
-
-/// A request in the queue.
-struct Waiting {
-    job: Job,
-    taken_by: TakenBy,
+    waiting: VecDeque<Job>,
 }
 
 /// A request, and where its cost is noted.
 struct Job {
     request: Request,
     meter: Meter,
-}
-
-/// Which worker has taken a request: its number, from 1, or nobody yet; and how long that took.
-#[derive(Clone, Debug)]
-pub(crate) struct TakenBy(Arc<Taken>);
-
-#[derive(Debug)]
-struct Taken {
-    number: AtomicU32,
-    since: Instant,
-    waited_nanos: AtomicU64,
-}
-
-impl Default for TakenBy {
-    fn default() -> Self {
-        Self(Arc::new(Taken {
-            number: AtomicU32::new(0),
-            since: Instant::now(),
-            waited_nanos: AtomicU64::new(0),
-        }))
-    }
-}
-
-impl TakenBy {
-    /// The worker's number, if one has.
-    pub(crate) fn number(&self) -> Option<u32> {
-        match self.0.number.load(Ordering::Acquire) {
-            0 => None,
-            number => Some(number),
-        }
-    }
-
-    /// How long the request has waited for a worker, until now if none has it.
-    pub(crate) fn waited(&self) -> Duration {
-        match self.number() {
-            Some(_) => Duration::from_nanos(self.0.waited_nanos.load(Ordering::Relaxed)),
-            None => self.0.since.elapsed(),
-        }
-    }
-
-    fn set(&self, number: u32) {
-        let nanos = self.0.since.elapsed().as_nanos() as u64;
-        self.0.waited_nanos.store(nanos, Ordering::Relaxed);
-        // After the time that goes with it.
-        self.0.number.store(number, Ordering::Release);
-    }
+    errand: Errand,
 }
 
 struct Worker<I> {
@@ -190,6 +142,7 @@ impl<R: Runner> Pool<R> {
             queue_time: limits.queue_time,
             max_requests,
             metrics: Arc::default(),
+            errands: Arc::default(),
         });
         budget.join(pool.as_holder());
         // The last that is put back is the first to be taken: those that are there come before those that are not.
@@ -264,17 +217,19 @@ impl<R: Runner> Pool<R> {
     /// # Errors
     /// [`Busy::Full`] when there is no room to wait.
     pub(crate) fn submit(self: &Arc<Self>, request: Request, meter: Meter) -> Result<Ticket<R>, Busy> {
-        let (job, taken_by) = (Job { request, meter }, TakenBy::default());
+        let errand = self.errands.begin(&request);
+        let job = Job {
+            request,
+            meter,
+            errand: errand.clone(),
+        };
         let mut state = self.state();
         if let Some(worker) = state.free.pop_if(|worker| worker.live.is_some()) {
             drop(state);
-            taken_by.set(worker.number);
+            errand.taken_by(worker.number);
             self.run(worker, job, None);
         } else if state.waiting.len() < self.queue.saturating_add(state.free.len()) {
-            state.waiting.push_back(Waiting {
-                job,
-                taken_by: taken_by.clone(),
-            });
+            state.waiting.push_back(job);
             let startable = !state.free.is_empty();
             drop(state);
             if startable {
@@ -285,8 +240,32 @@ impl<R: Runner> Pool<R> {
         }
         Ok(Ticket {
             pool: Arc::clone(self),
-            taken_by,
+            errand,
         })
+    }
+
+    /// Its requests that are under way.
+    pub(crate) fn errands(&self) -> &Errands {
+        &self.errands
+    }
+
+    /// Ends a request before its time. One that no worker has does not wait for one.
+    pub(crate) fn kill(&self, errand: &Errand) {
+        errand.track().kill();
+        if let Some(Job { mut request, .. }) = self.withdraw(errand) {
+            request.reply.fail(Failure::Killed);
+        }
+    }
+
+    /// Takes a request out of the queue, unless a worker has it.
+    fn withdraw(&self, errand: &Errand) -> Option<Job> {
+        if errand.number().is_some() {
+            return None;
+        }
+        let mut state = self.state();
+        let place = state.waiting.iter().position(|job| job.errand.is(errand))?;
+        // What a request drops may look at the queue again: not before this has let go of it.
+        state.waiting.remove(place)
     }
 
     /// Waits until no worker handles a request.
@@ -390,8 +369,8 @@ impl<R: Runner> Pool<R> {
             return None;
         }
         match state.waiting.pop_front() {
-            Some(Waiting { job, taken_by }) => {
-                taken_by.set(worker.number);
+            Some(job) => {
+                job.errand.taken_by(worker.number);
                 Some((worker, job))
             }
             None => {
@@ -414,12 +393,12 @@ impl<R: Runner> Pool<R> {
             let Some(share) = self.reserve() else { return };
             let mut state = self.state();
             let Some(worker) = state.free.pop() else { break };
-            let Some(Waiting { job, taken_by }) = state.waiting.pop_front() else {
+            let Some(job) = state.waiting.pop_front() else {
                 state.free.push(worker);
                 break;
             };
             drop(state);
-            taken_by.set(worker.number);
+            job.errand.taken_by(worker.number);
             let reserved = worker.live.is_none().then_some(share);
             self.run(worker, job, reserved);
         }
@@ -460,26 +439,17 @@ impl<R: Runner> Pool<R> {
 /// A request's place with the workers. Dropping it leaves the queue.
 pub(crate) struct Ticket<R: Runner> {
     pool: Arc<Pool<R>>,
-    taken_by: TakenBy,
+    errand: Errand,
 }
 
 impl<R: Runner> Ticket<R> {
-    pub(crate) fn taken_by(&self) -> &TakenBy {
-        &self.taken_by
+    pub(crate) fn errand(&self) -> &Errand {
+        &self.errand
     }
 
     /// Takes the request out of the queue; false if a worker has it.
     pub(crate) fn withdraw(&self) -> bool {
-        if self.taken_by.number().is_some() {
-            return false;
-        }
-        let mut state = self.pool.state();
-        let is_ours = |waiting: &Waiting| Arc::ptr_eq(&waiting.taken_by.0, &self.taken_by.0);
-        let place = state.waiting.iter().position(is_ours);
-        let withdrawn = place.and_then(|place| state.waiting.remove(place));
-        // What a request drops may look at the queue again.
-        drop(state);
-        withdrawn.is_some()
+        self.pool.withdraw(&self.errand).is_some()
     }
 }
 
@@ -562,7 +532,12 @@ impl<R: Runner> Lease<R> {
     }
 
     /// Takes the worker through a request; whether it may take another.
-    async fn handle(&mut self, Job { request, mut meter }: Job) -> bool {
+    async fn handle(&mut self, job: Job) -> bool {
+        let Job {
+            request,
+            mut meter,
+            errand,
+        } = job;
         let Some(worker) = &mut self.worker else {
             return false;
         };
@@ -587,6 +562,7 @@ impl<R: Runner> Lease<R> {
         let report = R::handle(&mut live.instance, request).await;
         self.pool.metrics.handled(&report);
         meter.ran(&report);
+        drop(errand);
         worker.left = worker.left.saturating_sub(1);
         if !report.reusable {
             self.pool.spent(number, &report);

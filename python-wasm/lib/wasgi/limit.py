@@ -1,6 +1,8 @@
-"""The time limit as Python sees it: an exception where the app is, by the road of a signal."""
+"""What ends a request before its time, as Python sees it: an exception where the app is, by the road of a signal."""
 
 import signal
+
+import _wasgi
 
 
 class TimeLimit(BaseException):
@@ -11,10 +13,23 @@ class TimeLimit(BaseException):
     """
 
 
+class Killed(BaseException):
+    """The operator has ended the request, with ``wasgi kill``. What holds of TimeLimit holds of it, but for the status:
+    the client has a 503."""
+
+
+# By what interrupt_reason() tells.
+_REASONS = {
+    0: (TimeLimit, "the request took longer than limits.time"),
+    1: (Killed, "the operator has ended the request"),
+}
+
+
 def _raise(number, frame):
-    raise TimeLimit("the request took longer than limits.time")
+    kind, words = _REASONS[_wasgi.interrupt_reason()]
+    raise kind(words)
 
 
 def install():
-    """Lets SIGXCPU, which the host raises at the limit, end what is running."""
+    """Lets SIGXCPU, which the host raises, end what is running."""
     signal.signal(signal.SIGXCPU, _raise)

@@ -129,12 +129,12 @@ def app(environ, start_response):
             then: WAITS,
             waker: None,
         };
-        let request = Request {
-            environ: environ(&[("PATH_INFO", "/")]),
-            id: text.into(),
-            body: Box::new(body(&[text])),
-            reply: Box::new(reply),
-        };
+        let request = Request::new(
+            environ(&[("PATH_INFO", "/")]),
+            text.into(),
+            Box::new(body(&[text])),
+            Box::new(reply),
+        );
         assert!(instance.handle(request).await.reusable);
         replies.push(seen.lock().expect("seen").chunks[0].0.clone());
     }

@@ -202,12 +202,12 @@ impl Site {
             then,
             waker: None,
         };
-        let request = Request {
-            environ: environ(&[("REQUEST_METHOD", "POST"), ("PATH_INFO", "/é")]),
-            id: "r1".into(),
-            body: Box::new(body),
-            reply: Box::new(reply),
-        };
+        let request = Request::new(
+            environ(&[("REQUEST_METHOD", "POST"), ("PATH_INFO", "/é")]),
+            "r1".into(),
+            Box::new(body),
+            Box::new(reply),
+        );
         let mut instance = self.app.start().await.expect("starts");
         let report = instance.handle(request).await;
         drop(instance);
@@ -230,12 +230,12 @@ pub(crate) fn get(path: &str, seen: &Arc<Mutex<Seen>>) -> Request {
         then: WAITS,
         waker: None,
     };
-    Request {
-        environ: environ(&[("PATH_INFO", path)]),
-        id: "r1".into(),
-        body: Box::new(body(&[])),
-        reply: Box::new(reply),
-    }
+    Request::new(
+        environ(&[("PATH_INFO", path)]),
+        "r1".into(),
+        Box::new(body(&[])),
+        Box::new(reply),
+    )
 }
 
 /// One request to an instance that is there already; its whole body.

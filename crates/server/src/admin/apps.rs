@@ -44,7 +44,7 @@ fn app(glance: &Glance) -> Value {
         // As they are counted: who looks twice can tell what lies between.
         "latency": { "ends_us": &ENDS[..], "counts": &served.times.counts[..] },
         "bytes_out": served.bytes,
-        "cpu_ms": millis(figures.cpu),
+        "cpu_ms": millis(figures.cpu + glance.running_cpu),
         "memory": held.memory,
         "instances": held.instances,
         "starts": { "cold": figures.started - figures.restored, "restored": figures.restored },
@@ -64,11 +64,15 @@ pub(super) fn state(glance: &Glance) -> &'static str {
 /// Instances that were ended with the request they ran.
 pub(super) fn kills(glance: &Glance) -> u64 {
     let dropped = glance.figures.dropped.iter();
-    let killed = dropped
-        .filter(|(why, _)| matches!(why, Dropped::TimeLimit | Dropped::MemoryLimit | Dropped::Crashed));
+    let killed = dropped.filter(|(why, _)| {
+        matches!(
+            why,
+            Dropped::TimeLimit | Dropped::Killed | Dropped::MemoryLimit | Dropped::Crashed
+        )
+    });
     killed.map(|(_, count)| count).sum()
 }
 
-fn millis(time: Duration) -> f64 {
+pub(super) fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }

@@ -1,6 +1,7 @@
 //! What the operator can ask for.
 
 use std::convert::Infallible;
+use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,9 +10,11 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
+use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use super::requests::{self, Killed};
 use super::token::Token;
 use super::{apps, prometheus, stats};
 use crate::log::Tail;
@@ -139,17 +142,24 @@ fn answer_now<B, R: Runner>(
             let metrics = prometheus::metrics(&server.glances());
             of(StatusCode::OK, prometheus::CONTENT_TYPE, metrics)
         }
-        "/stats" if is_read => of(StatusCode::OK, JSON, stats::stats(&server.glances()).to_string()),
-        "/apps" if is_read => of(StatusCode::OK, JSON, apps::apps(&server.glances()).to_string()),
+        "/stats" if is_read => json(&stats::stats(&server.glances())),
+        "/apps" if is_read => json(&apps::apps(&server.glances())),
+        "/requests" if is_read => json(&requests::requests(server)),
+        "/kill" if request.method() == Method::POST => {
+            kill(request.uri().query().unwrap_or_default(), server)
+        }
         _ => match path.strip_prefix("/apps/").and_then(|rest| rest.rsplit_once('/')) {
             Some((name, action)) => of_app(request, server, name, action),
-            None if ["/metrics", "/stats", "/apps"].contains(&path) => {
+            None if ["/metrics", "/stats", "/apps", "/requests"].contains(&path) => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "this is read with GET")
+            }
+            None if path == "/kill" => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "this changes something: use POST")
             }
             None => text(
                 StatusCode::NOT_FOUND,
-                "there is /healthz, /readyz, /metrics, /stats, /apps and, for each app, /apps/NAME/log and POST to \
-                 /apps/NAME/drain, resume, reload and rollback",
+                "there is /healthz, /readyz, /metrics, /stats, /apps, /requests, POST to /kill?ID and, for each app, \
+                 /apps/NAME/log and POST to /apps/NAME/drain, resume, reload and rollback",
             ),
         },
     }
@@ -202,6 +212,29 @@ fn of_app<B, R: Runner>(
     }
 }
 
+/// Ends a request. Ids need no decoding: what they are made of may stand in a query (RFC 3986 3.4).
+fn kill<R: Runner>(named: &str, server: &Arc<Server<R>>) -> Response<Answer> {
+    match requests::kill(server, named) {
+        Killed::Of(app) => {
+            server
+                .log
+                .note(format_args!("app {app}: kill: request {named} is ended"));
+            text(StatusCode::OK, &format!("app {app}: request {named} is ended"))
+        }
+        Killed::Unknown => text(
+            StatusCode::NOT_FOUND,
+            &format!("there is no request {named}: it may be over by now"),
+        ),
+        Killed::Ambiguous(apps) => text(
+            StatusCode::CONFLICT,
+            &format!(
+                "several apps have a request {named}: say APP/ID, with one of {}",
+                apps.join(", ")
+            ),
+        ),
+    }
+}
+
 /// The last lines of an app's log, and those that come until the client goes.
 fn log(Tail { recent, mut lines }: Tail, follows: bool) -> Response<Answer> {
     let mut there = recent.join("\n");
@@ -232,6 +265,24 @@ fn log(Tail { recent, mut lines }: Tail, follows: bool) -> Response<Answer> {
         }
     });
     with_type(Response::new(Answer::Lines(from)), TEXT)
+}
+
+/// In ASCII, so that what a client has sent moves no terminal's cursor, whoever shows it.
+fn json(value: &Value) -> Response<Answer> {
+    let mut ascii = String::new();
+    for character in value.to_string().chars() {
+        match character {
+            // JSON has escaped the other control characters.
+            ' '..='~' => ascii.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    // Writing to a `String` does not fail.
+                    let _ = write!(ascii, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    of(StatusCode::OK, JSON, ascii)
 }
 
 fn text(status: StatusCode, what: &str) -> Response<Answer> {

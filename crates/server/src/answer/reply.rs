@@ -23,7 +23,7 @@ use crate::request_id::RequestId;
 use crate::static_files::{Answer, AnswerBody};
 use crate::trace::{self, Traced, Tracer};
 use crate::traffic::Traffic;
-use crate::worker::TakenBy;
+use crate::worker::Errand;
 
 /// The connection ends here, without (the rest of) a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ pub(super) struct Record {
     pub(super) traffic: Option<Arc<Traffic>>,
     pub(super) id: RequestId,
     trace: Option<trace::Context>,
-    pub(super) worker: Option<TakenBy>,
+    pub(super) worker: Option<Errand>,
     /// Open if a worker took the request and the log is to tell what it cost.
     bill: Option<Arc<Bill>>,
     started: Instant,
@@ -110,6 +110,13 @@ impl Record {
         self.connection.log.warn_of(app, id, what);
     }
 
+    /// Whether the operator has ended the request.
+    fn is_killed(&self) -> bool {
+        self.worker
+            .as_ref()
+            .is_some_and(|errand| errand.track().is_killed())
+    }
+
     /// Why the request's body cannot be read on, if that is so.
     pub(super) fn broken(&self) -> Option<String> {
         self.connection.turns.as_ref()?.broken()
@@ -121,7 +128,7 @@ impl Drop for Record {
         if let Some(turns) = &self.connection.turns {
             turns.end();
         }
-        let waited = self.worker.as_ref().map(TakenBy::waited);
+        let waited = self.worker.as_ref().map(Errand::waited);
         let entry = Entry {
             connection: Arc::clone(&self.connection),
             head: self.head.take(),
@@ -130,7 +137,7 @@ impl Drop for Record {
             bytes: self.bytes,
             started: self.started,
             time: self.started.elapsed(),
-            worker: self.worker.as_ref().and_then(TakenBy::number),
+            worker: self.worker.as_ref().and_then(Errand::number),
             id: self.id,
             trace: self.trace,
         };
@@ -237,7 +244,7 @@ pub(super) fn status(failure: &Failure) -> Option<StatusCode> {
         Failure::App | Failure::BadReply(_) | Failure::Exited(_) | Failure::Crashed(_) => {
             Some(StatusCode::INTERNAL_SERVER_ERROR)
         }
-        Failure::NotStarted(_) => Some(StatusCode::SERVICE_UNAVAILABLE),
+        Failure::NotStarted(_) | Failure::Killed => Some(StatusCode::SERVICE_UNAVAILABLE),
         Failure::TimeLimit => Some(StatusCode::GATEWAY_TIMEOUT),
         Failure::Body(BodyError::TooLarge) => Some(StatusCode::PAYLOAD_TOO_LARGE),
         Failure::Body(BodyError::TimedOut) => Some(StatusCode::REQUEST_TIMEOUT),
@@ -617,6 +624,13 @@ impl ReplyBody {
         }
     }
 
+    /// Whether the operator has ended the request, and more of the app's reply is to come.
+    fn is_killed(&self) -> bool {
+        matches!(self.body, Body::Stream(_) | Body::Content(_))
+            && self.exchange.is_some()
+            && self.record.is_killed()
+    }
+
     /// Fails the reply. The error makes hyper drop what it has not written: it may write first.
     fn cut(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         self.body = Body::Cut;
@@ -642,6 +656,12 @@ impl http_body::Body for ReplyBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
+        if this.is_killed() {
+            let why = Failure::Killed;
+            this.record
+                .warn(format_args!("{why}, within the reply; the connection is cut"));
+            return this.cut(cx).map(|_| None);
+        }
         let piece = match &mut this.body {
             Body::Empty => None,
             Body::Whole(piece) => piece.take().map(Ok),

@@ -26,6 +26,13 @@ pub(super) fn escape(line: &mut String, text: fmt::Arguments<'_>) {
     let _ = Escaped(line).write_fmt(text);
 }
 
+/// What a stranger has said, for a terminal: as a line of the log has it.
+pub fn harmless(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    escape(&mut line, format_args!("{text}"));
+    line
+}
+
 fn is_unfit(character: char) -> bool {
     match character {
         '\t' => false,

@@ -82,12 +82,12 @@ impl Demand {
     /// A request, and where its reply goes.
     fn ask(&self) -> (Ticket<Heavy>, Arc<exchange::Exchange>) {
         let exchange = exchange::Exchange::new(None, u64::MAX);
-        let request = Request {
-            environ: Vec::new(),
-            id: String::new(),
-            body: Box::new(exchange::NoInput),
-            reply: Box::new(exchange::Sink(Arc::clone(&exchange))),
-        };
+        let request = Request::new(
+            Vec::new(),
+            String::new(),
+            Box::new(exchange::NoInput),
+            Box::new(exchange::Sink(Arc::clone(&exchange))),
+        );
         (self.pool.submit(request, Meter::default()).unwrap(), exchange)
     }
 
@@ -150,10 +150,10 @@ async fn requests_without_memory_wait_in_their_queue_until_there_is_some() {
     let budget = Budget::new(Some(4 * MIB));
     let (a, b) = (Demand::new(1, 0, &budget).await, Demand::new(1, 0, &budget).await);
     let busy = a.ask();
-    until(|| busy.0.taken_by().number().is_some()).await;
+    until(|| busy.0.errand().number().is_some()).await;
     let waiting = b.ask();
     sleep(Duration::from_secs(5)).await;
-    assert_eq!((waiting.0.taken_by().number(), b.started()), (None, 0));
+    assert_eq!((waiting.0.errand().number(), b.started()), (None, 0));
     // Who goes leaves the queue, as at `queue-time`.
     assert!(b.ask().0.withdraw());
 
@@ -177,7 +177,7 @@ async fn an_app_with_all_its_instances_busy_does_not_keep_others_out() {
     until(|| one.pool.figures().requests == 1).await;
     let taken = requests
         .iter()
-        .filter(|(it, _)| it.taken_by().number().is_some())
+        .filter(|(it, _)| it.errand().number().is_some())
         .count();
     assert!(taken < 8, "{taken}");
     many.open.add_permits(7);

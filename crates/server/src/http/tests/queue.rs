@@ -270,15 +270,15 @@ async fn start(
 
 async fn one(pool: &Arc<Pool<Starting>>) {
     let exchange = exchange::Exchange::new(None, u64::MAX);
-    let request = Request {
-        environ: Vec::new(),
-        id: String::new(),
-        body: Box::new(exchange::NoInput),
-        reply: Box::new(exchange::Sink(exchange)),
-    };
+    let request = Request::new(
+        Vec::new(),
+        String::new(),
+        Box::new(exchange::NoInput),
+        Box::new(exchange::Sink(exchange)),
+    );
     let ticket = pool.submit(request, Meter::default()).ok().unwrap();
     pool.quiet().await;
-    assert!(ticket.taken_by().number().is_some());
+    assert!(ticket.errand().number().is_some());
 }
 
 #[tokio::test(start_paused = true)]
