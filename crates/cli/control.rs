@@ -1,18 +1,15 @@
-//! `wasgi reload`, `rollback`, `drain`, `resume` and `logs`: asked of a running server over its admin socket.
+//! `wasgi reload`, `rollback`, `drain`, `resume`, `logs` and `kill`: asked of a running server.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::admin::{self, Admin};
 use crate::failure::Failure;
 
-/// Where the socket is if nothing else is said.
-const SOCKET: &str = "/run/wasgi/admin.sock";
-
-/// Each command, and what it does.
+/// Each command of one app, and what it does.
 const COMMANDS: [(&str, &str); 5] = [
     (
         "reload",
@@ -27,9 +24,19 @@ const COMMANDS: [(&str, &str); 5] = [
     ("logs", "Show the last lines of an app's log"),
 ];
 
+const KILL: &str = "\
+Examples:
+  wasgi ps                        shows what runs, with ids
+  wasgi kill 5k2j9x27qabc         as ps, the log and the client's error page have it
+  wasgi kill shop/5k2j9x27qabc    the app named as well
+
+It ends as at its time limit: the app gets an exception, wasgi.Killed, `finally` blocks run and the traceback is
+logged; the client gets a 503 with the id, or a cut connection if the reply had begun. A second later the worker is
+stopped if it still runs. Other requests go on.";
+
 /// All of them.
 pub(crate) fn commands() -> impl Iterator<Item = Command> {
-    COMMANDS.into_iter().map(|(name, about)| {
+    let of_apps = COMMANDS.into_iter().map(|(name, about)| {
         let command = Command::new(name)
             .about(about)
             .arg(
@@ -37,9 +44,7 @@ pub(crate) fn commands() -> impl Iterator<Item = Command> {
                     .required(true)
                     .help("The app's name, as the log has it"),
             )
-            .arg(Arg::new("admin").long("admin").value_name("SOCKET").help(
-                "The server's `socket` of [admin] [default: $WASGI_ADMIN, else /run/wasgi/admin.sock]",
-            ));
+            .arg(admin::option());
         match name {
             "logs" => command.arg(
                 Arg::new("follow")
@@ -50,58 +55,46 @@ pub(crate) fn commands() -> impl Iterator<Item = Command> {
             ),
             _ => command,
         }
-    })
+    });
+    let kill = Command::new("kill")
+        .about("End one running request, as its time limit would")
+        .arg(
+            Arg::new("ID")
+                .required(true)
+                .value_name("[APP/]ID")
+                .help("The request's id"),
+        )
+        .arg(admin::option())
+        .after_help(KILL);
+    of_apps.chain([kill])
 }
 
 /// Runs one of them, if `name` is one.
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Option<Result<ExitCode, Failure>> {
-    COMMANDS.iter().any(|(other, _)| *other == name).then(|| {
-        let app = matches.get_one::<String>("APP").map_or("", String::as_str);
-        let (method, target) = match name {
-            "logs" if matches.get_flag("follow") => ("GET", format!("/apps/{app}/log?follow")),
-            "logs" => ("GET", format!("/apps/{app}/log")),
-            _ => ("POST", format!("/apps/{app}/{name}")),
-        };
-        let named = matches.get_one::<String>("admin").cloned();
-        let socket = named.or_else(|| std::env::var("WASGI_ADMIN").ok());
-        let socket = socket.unwrap_or_else(|| SOCKET.to_owned());
-        match ask(&socket, method, &target) {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => Err(Failure::Failed(error, None)),
+    let (method, target) = match name {
+        "kill" => {
+            let id = matches.get_one::<String>("ID").map_or("", String::as_str);
+            ("POST", format!("/kill?{id}"))
         }
+        _ if !COMMANDS.iter().any(|(other, _)| *other == name) => return None,
+        _ => {
+            let app = matches.get_one::<String>("APP").map_or("", String::as_str);
+            match name {
+                "logs" if matches.get_flag("follow") => ("GET", format!("/apps/{app}/log?follow")),
+                "logs" => ("GET", format!("/apps/{app}/log")),
+                _ => ("POST", format!("/apps/{app}/{name}")),
+            }
+        }
+    };
+    Some(match show(&Admin::of(matches), method, &target) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::Failed(error, None)),
     })
 }
 
 /// Copies the answer's body to standard output as it comes.
-///
-/// # Errors
-/// If there is no server, or the answer is that it cannot be done: that then is the error.
-fn ask(socket: &str, method: &str, target: &str) -> anyhow::Result<()> {
-    if target.bytes().any(|b| b <= b' ' || b == 0x7f) {
-        bail!("names of apps are letters, digits, dots, hyphens and underscores");
-    }
-    let mut stream = UnixStream::connect(socket).with_context(|| {
-        format!("no server at {socket}: it listens there with socket = \"{socket}\" under [admin]")
-    })?;
-    write!(stream, "{method} {target} HTTP/1.0\r\nHost: admin\r\n\r\n").context("the server is gone")?;
-    let mut reply = BufReader::new(stream);
-    let mut line = String::new();
-    reply.read_line(&mut line)?;
-    let status: u16 = line
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .with_context(|| format!("{socket} is not the admin socket of a wasgi server"))?;
-    while !matches!(line.as_str(), "" | "\r\n") {
-        line.clear();
-        reply.read_line(&mut line)?;
-    }
-    if status >= 400 {
-        let mut why = String::new();
-        reply.read_to_string(&mut why)?;
-        return Err(anyhow!("{}", why.trim_end()));
-    }
-    let mut out = io::stdout().lock();
-    io::copy(&mut reply, &mut out).context("cannot write")?;
+fn show(admin: &Admin, method: &str, target: &str) -> anyhow::Result<()> {
+    let mut reply = admin.ask(method, target)?;
+    io::copy(&mut reply, &mut io::stdout().lock()).context("cannot write")?;
     Ok(())
 }

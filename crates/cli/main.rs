@@ -3,11 +3,13 @@
 //! One file for each command. Exit codes: 0 done, 1 the app or its surroundings failed, 2 the configuration or the
 //! command line is wrong.
 
+mod admin;
 mod app_options;
 mod build;
 mod builds;
 mod check;
 mod check_isolation;
+mod columns;
 mod control;
 mod dev;
 mod difference;
@@ -17,11 +19,14 @@ mod interpreter;
 mod listen;
 mod loaders;
 mod progress;
+mod ps;
 mod python;
 mod serve;
 mod service;
 mod signals;
 mod spec;
+mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -61,6 +66,8 @@ fn command() -> Command {
         .subcommand(check::command())
         .subcommand(build::command())
         .subcommand(python::command())
+        .subcommand(top::command())
+        .subcommand(ps::command())
         .subcommands(control::commands())
 }
 
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         Some(("check", matches)) => check::run(matches),
         Some(("build", matches)) => build::run(matches),
         Some(("python", matches)) => python::run(matches),
+        Some(("top", matches)) => top::run(matches),
+        Some(("ps", matches)) => ps::run(matches),
         Some((name, matches)) if let Some(result) = control::run(name, matches) => result,
         _ => {
             println!("{}", interpreter::versions());
