@@ -387,7 +387,7 @@ impl Head {
     fn is_filled_in(&self, name: &[u8]) -> bool {
         matches!(
             name,
-            b"SERVER_NAME" | b"SERVER_PORT" | b"SERVER_PROTOCOL" | b"REQUEST_SCHEME"
+            b"SERVER_NAME" | b"SERVER_PORT" | b"SERVER_PROTOCOL" | b"REQUEST_SCHEME" | b"REQUEST_URI"
         )
     }
 
