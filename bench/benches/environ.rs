@@ -30,6 +30,7 @@ const CONNECTION: Connection<'static> = Connection {
     remote: ("127.0.0.1", "54321"),
     server: Some(("127.0.0.1", "8000")),
     own_fields: &[],
+    forwarded: None,
 };
 
 fn head(bytes: &[u8]) -> Head {

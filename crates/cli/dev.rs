@@ -78,6 +78,9 @@ async fn develop(
     let tracebacks = Arc::new(Tracebacks::new(config.app.root.clone()));
     let site = Site::new(&config.app.name);
     let server = Server::new(config.limits.clone(), log.clone());
+    if let Some(proxy) = &config.proxy {
+        server.trust(proxy.clone());
+    }
     server.show_errors(tracebacks.clone());
     let routes = config.app.routes.iter().cloned();
     server.set_routes(Routes::new(routes.map(|route| (route, Arc::clone(&site)))));

@@ -208,6 +208,9 @@ impl Start<'_> {
             .collect::<Result<_, StaticError>>()
             .map_err(anyhow::Error::from)?;
         let server = Server::new(chosen[0].1.config.limits.clone(), self.workshop.log.clone());
+        if let Some(proxy) = &chosen[0].1.config.proxy {
+            server.trust(proxy.clone());
+        }
         let admin = Admin::open(doors, token(admin), &server);
         let budget = Budget::new(None);
         let fleet = Fleet::new(loader, server.clone(), budget, self.guests.clone(), cores());
@@ -236,6 +239,9 @@ impl Start<'_> {
         let service = Service::prepare(self.matches, sockets, &log)?;
         let stop = signals::first(log.clone()).context("cannot wait for signals")?;
         let server = Server::new(config.limits.clone(), log.clone());
+        if let Some(proxy) = &config.proxy {
+            server.trust(proxy.clone());
+        }
         let admin = Admin::open(doors, token(&config.admin), &server);
         let budget = Budget::new(config.memory);
         let builders = config.builders.unwrap_or_else(cores);

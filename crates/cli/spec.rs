@@ -186,6 +186,7 @@ mod tests {
             trace: None,
             statics: Vec::new(),
             admin: wasgi_config::Admin::default(),
+            proxy: None,
         };
         let spec = spec(&config);
         assert_eq!(spec.sys_path, ["/app", "/app/packages", "/path/1", "/app"]);

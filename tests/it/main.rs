@@ -26,6 +26,7 @@ mod logs;
 mod nodes;
 mod operations;
 mod pep3333;
+mod proxied;
 mod recursion;
 mod requests;
 mod resilience;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::admin::Admin;
 use crate::log::Logging;
+use crate::proxy::Proxy;
 use crate::route::Route;
 use crate::static_files::StaticMount;
 use crate::trace::Tracing;
@@ -30,6 +31,8 @@ pub struct Config {
     pub statics: Vec<StaticMount>,
     /// `[admin]`: where the server is looked at and steered.
     pub admin: Admin,
+    /// `[proxy]`: what is in front, and what its word counts for; `None` if nothing is said.
+    pub proxy: Option<Proxy>,
 }
 
 /// `[app]`.

@@ -33,6 +33,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
     ("admin", admin::KEYS),
+    ("proxy", crate::proxy::KEYS),
 ];
 
 /// What other servers call the same thing.
@@ -44,6 +45,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("chdir", "app", "root"),
     ("checkstatic", "static", "\"/\" = \"folder\""),
     ("environment", "app", "env"),
+    ("forwardedallowips", "proxy", "trust"),
+    ("forwarderheaders", "proxy", "headers"),
     ("harakiri", "limits", "time"),
     ("home", "app", "venv"),
     ("host", "listen", "http"),
@@ -54,6 +57,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("logto", "log", "file"),
     ("port", "listen", "http"),
     ("processes", "app", "workers"),
+    ("proxyallowips", "proxy", "trust"),
     ("pythonhome", "app", "venv"),
     ("scgisocket", "listen", "scgi"),
     ("socket", "listen", "uwsgi"),
@@ -83,7 +87,7 @@ fn keys(table: &str) -> Vec<&'static str> {
 /// What to write instead of the unknown `key` in `[table]`, or at the top when `table` is empty.
 pub(crate) fn hint(table: &str, key: &str) -> String {
     const NAMES: &[&str] = &[
-        "app", "listen", "limits", "log", "trace", "files", "static", "admin",
+        "app", "listen", "limits", "log", "trace", "files", "static", "admin", "proxy",
     ];
     let typed = plain(key);
     if table.is_empty()
@@ -107,7 +111,7 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
         };
     }
     match table {
-        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static] and [admin]"
+        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [admin] and [proxy]"
             .to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
     }
@@ -126,6 +130,7 @@ pub(crate) fn server_hint(key: &str) -> String {
         "builders",
         "listen",
         "admin",
+        "proxy",
         "limits",
         "log",
         "trace",
@@ -192,7 +197,7 @@ mod tests {
             (
                 "",
                 "quux",
-                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static] and [admin]",
+                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [admin] and [proxy]",
             ),
             (
                 "listen",

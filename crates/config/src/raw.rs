@@ -10,6 +10,7 @@ use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::log::RawLog;
 use crate::problem::{At, Place, Problem};
+use crate::proxy::RawProxy;
 use crate::quota::{self, RawQuota};
 use crate::static_files::RawStatic;
 use crate::trace::RawTrace;
@@ -48,6 +49,7 @@ pub(crate) struct Raw {
     pub trace: RawTrace,
     pub statics: Vec<RawStatic>,
     pub admin: RawAdmin,
+    pub proxy: RawProxy,
     /// Line of `[app]`, to blame for what is missing from it.
     pub app_line: Option<usize>,
     /// Keys whose value had the wrong type: typed, so not to be called missing.
@@ -198,11 +200,14 @@ impl Reader<'_> {
         for (name, value) in document {
             let table = name.get_ref().as_ref();
             match table {
-                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" | "admin" => {}
+                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" | "admin" | "proxy" => {}
                 _ => {
                     self.unknown("", name);
                     continue;
                 }
+            }
+            if table == "proxy" {
+                self.raw.proxy.table = Some(self.at("proxy", name, ()));
             }
             if table == "app" {
                 self.raw.app_line = Some(self.lines.at(name.span().start));
@@ -216,6 +221,7 @@ impl Reader<'_> {
                     "trace" => self.trace(key, value),
                     "static" => self.static_mount(key, value),
                     "admin" => self.admin(key, value),
+                    "proxy" => self.proxy(key, value),
                     _ => self.grant(key, value),
                 }
             }

@@ -64,6 +64,7 @@ impl Resolver<'_> {
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
         let admin = self.admin(raw);
+        let proxy = self.proxy(&raw.proxy);
         let files = self.grants(raw, &["/app", "/tmp"]);
         let statics = self.statics(raw);
         for (grant, typed) in &files {
@@ -112,6 +113,7 @@ impl Resolver<'_> {
             trace,
             statics,
             admin,
+            proxy,
         })
     }
 

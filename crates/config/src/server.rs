@@ -15,6 +15,7 @@ use crate::config::{Config, Limits, Listen};
 use crate::limits::LimitKey;
 use crate::log::Logging;
 use crate::problem::{At, Errors, Place, Problem};
+use crate::proxy::Proxy;
 use crate::raw::{self, Raw};
 use crate::resolve::{EnvLookup, Resolver, folder_name};
 use crate::route::{self, Host, Route};
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     pub listen: Listen,
     /// `[admin]`: where the server is looked at and steered.
     pub admin: Admin,
+    /// `[proxy]`: what is in front, and what its word counts for.
+    pub proxy: Option<Proxy>,
     /// `[limits]`: what concerns connections.
     pub limits: Limits,
     /// `[log]`: where the lines of all apps go, and what is told of requests.
@@ -154,6 +157,7 @@ impl Resolver<'_> {
         let own = typed.own.into_iter().map(|own| self.own(own)).collect();
         let listen = self.listen(&raw);
         let admin = self.admin(&raw);
+        let proxy = self.proxy(&raw.proxy);
         let limits = self.limits(&raw);
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
@@ -164,6 +168,7 @@ impl Resolver<'_> {
             patterns,
             listen,
             admin,
+            proxy,
             limits,
             log,
             trace,
@@ -307,6 +312,7 @@ impl ServerConfig {
                 "leave [admin] out",
             ));
         }
+        problems.extend(raw.proxy.refused());
         if let Some(at) = raw.name.as_ref().filter(|at| at.value != name) {
             problems.push(at.problem(
                 format!("on this server the app is called {name}, after its folder"),

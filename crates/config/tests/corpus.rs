@@ -153,6 +153,9 @@ fn the_most_file_means_what_it_says() {
         log_rate: 8 << 10,
     };
     assert_eq!(config.limits, limits);
+    let proxy = config.proxy.unwrap();
+    assert_eq!((proxy.hops, proxy.unix), ([2, 1, 0, 0, 1, 0], true));
+    assert_eq!(proxy.networks.len(), 3);
     let grant = |guest: &str, path: &str, write| Grant {
         guest: guest.to_owned(),
         path: corpus(path),

@@ -243,6 +243,25 @@ fn the_operator_says_where_apps_are_served() {
 }
 
 #[test]
+fn whom_the_server_believes_is_the_operators_to_say() {
+    let folder = Folder::new();
+    let open = folder.server(APPS).unwrap();
+    assert_eq!(open.proxy, None);
+    for table in ["[proxy]\ntrust = [\"0.0.0.0/0\"]\n", "[proxy]\n"] {
+        let said = folder.app(&open, "a", &format!("{LEAST}{table}")).unwrap_err();
+        assert!(
+            said.contains("proxy: whose word counts is the operator's"),
+            "{said}"
+        );
+    }
+    let text = format!("{APPS}[proxy]\ntrust = [\"10.0.0.0/8\"]\nhops = 2\n");
+    let proxy = folder.server(&text).unwrap().proxy.unwrap();
+    assert!(proxy.trusts("10.1.2.3".parse().ok()) && !proxy.trusts(None));
+    assert_eq!(proxy.hops, [2, 2, 0, 0, 0, 0]);
+    assert!(folder.server(&format!("{APPS}[proxy]\nhops = 2\n")).is_err());
+}
+
+#[test]
 fn the_operators_file_says_where_the_server_is_steered() {
     let folder = Folder::new();
     let text = format!(

@@ -68,6 +68,11 @@ impl Head {
         either!(self, head => head.only_field(name))
     }
 
+    /// The values of the fields of this name, given in lower case, in order.
+    pub fn values(&self, name: &str) -> Vec<&[u8]> {
+        either!(self, head => head.values(name).collect())
+    }
+
     /// The name of the host asked for, as it came, without a port; `localhost` if none was.
     pub fn host(&self) -> &[u8] {
         either!(self, head => head.host())

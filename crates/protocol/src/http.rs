@@ -13,7 +13,7 @@ mod refusal;
 
 pub use environ::Connection;
 pub(crate) use environ::{percent_decode, percent_encode};
-pub(crate) use fields::{host_and_port, is_token};
+pub(crate) use fields::{host_and_port, is_target, is_token};
 pub use guard::{Guard, Limits, Phase, Step};
 pub(crate) use head::content_length;
 pub use head::{Body, Head};

@@ -16,6 +16,7 @@ const CONNECTION: Connection<'_> = Connection {
     remote: ("192.0.2.1", "40000"),
     server: None,
     own_fields: &[],
+    forwarded: None,
 };
 
 /// What a wire makes of the bytes of one connection.

@@ -18,6 +18,7 @@ const CONNECTION: Connection<'_> = Connection {
     remote: ("192.0.2.1", "40000"),
     server: Some(("127.0.0.1", "8000")),
     own_fields: &[],
+    forwarded: None,
 };
 
 fn guard() -> Guard {

@@ -13,8 +13,10 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use tokio::time::Instant;
+use wasgi_config::Proxy;
 use wasgi_engine::{BodyError, Failure, Request, RequestBody};
 use wasgi_protocol::Head;
+use wasgi_protocol::forwarded::{Forwarded, Hops, Unclear};
 use wasgi_protocol::http::{Body, Connection as EnvironConnection, Refusal};
 
 pub(crate) use self::exchange::Source;
@@ -94,8 +96,22 @@ async fn decide<R: Runner>(
     if let Some(port) = connection.peer.redirect {
         return Ok(to_https(record, head, port));
     }
+    let told = match told(server, &connection.peer, &head) {
+        Ok(told) => told,
+        Err(unclear) => {
+            record.head = Some(head);
+            record.warn(format_args!("{}: {unclear}", connection.peer));
+            return Ok(own(record, StatusCode::BAD_REQUEST, Some(&unclear.to_string())));
+        }
+    };
+    let prefix = told.as_ref().map_or("", |told| &told.prefix);
+    record.client = told.as_ref().and_then(|told| told.client);
+    let host = told
+        .as_ref()
+        .and_then(Forwarded::host_name)
+        .unwrap_or(head.host());
     let routes = server.routes();
-    let Some(Found { site, mount }) = routes.find(head.host(), &head.path()) else {
+    let Some(Found { site, mount }) = routes.find(host, &head.path()) else {
         record.head = Some(head);
         let what = "no app is served under this host and path";
         return Ok(own(record, StatusCode::NOT_FOUND, Some(what)));
@@ -103,7 +119,7 @@ async fn decide<R: Runner>(
     record.app = Some(Arc::clone(site.name()));
     record.traffic = Some(Arc::clone(site.traffic()));
     if !mount.is_empty() && *head.path() == *mount.as_bytes() {
-        return Ok(with_slash(record, head));
+        return Ok(below(prefix, with_slash(record, head)));
     }
     let generation = match site.generation() {
         Ok(generation) => generation,
@@ -120,7 +136,7 @@ async fn decide<R: Runner>(
         Ok(None) => {}
         Ok(Some(answer)) => {
             record.head = Some(head);
-            return Ok(of_files(answer, record).await);
+            return Ok(below(prefix, of_files(answer, record).await));
         }
         Err(error) => {
             record.head = Some(head);
@@ -141,6 +157,7 @@ async fn decide<R: Runner>(
         remote: (&peer.remote.0, &peer.remote.1),
         server: peer.server.as_ref().map(|server| (&*server.0, &*server.1)),
         own_fields: &own_fields,
+        forwarded: told.as_ref(),
     };
     let environ = head.environ(&from, mount);
     record.head = Some(head);
@@ -208,6 +225,36 @@ async fn decide<R: Runner>(
             failed(record, &failure)
         }
     }
+}
+
+/// What a proxy in front says of the request; `None` if the operator says nothing of proxies.
+fn told<R: Runner>(server: &Server<R>, peer: &Peer, head: &Head) -> Result<Option<Forwarded>, Unclear> {
+    let told = match server.proxy() {
+        None => return Ok(None),
+        Some(proxy) if is_trusted(proxy, peer, head) => Forwarded::read(head, &Hops(proxy.hops))?,
+        Some(_) => Forwarded::by_a_stranger(),
+    };
+    Ok(Some(told))
+}
+
+/// Whether who connected is a proxy of ours: to this server, or to the web server that has handed on its variables.
+fn is_trusted(proxy: &Proxy, peer: &Peer, head: &Head) -> bool {
+    match (head, head.remote()) {
+        (Head::Http(_), _) => peer.is_trusted,
+        // Without an address of its client's it has a unix socket, or is one's own thing entirely.
+        (Head::Gateway(_), client) => proxy.trusts(client.and_then(|client| client.parse().ok())),
+    }
+}
+
+/// The path in a redirect of ours begins with what a proxy took off the one asked for.
+fn below(prefix: &str, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    if !prefix.is_empty()
+        && let Some(location) = response.headers().get(header::LOCATION)
+        && let Ok(location) = HeaderValue::from_bytes(&[prefix.as_bytes(), location.as_bytes()].concat())
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
 }
 
 /// Sends a peer that asks for a mount itself to the path below it, as web servers do for folders.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use wasgi_config::Proxy;
+
 use crate::listener::Speaks;
 
 /// Who is at the other end, as the environ and the log have it.
@@ -16,6 +18,8 @@ pub(crate) struct Peer {
     pub(crate) scheme: &'static str,
     /// The port that it is to come to with https instead.
     pub(crate) redirect: Option<u16>,
+    /// Whether it is a proxy that is trusted to say who asks.
+    pub(crate) is_trusted: bool,
 }
 
 impl fmt::Display for Peer {
@@ -41,6 +45,7 @@ impl Peer {
             server: Some(text(local)),
             scheme: "http",
             redirect: None,
+            is_trusted: false,
         }
     }
 
@@ -50,7 +55,15 @@ impl Peer {
             server: None,
             scheme: "http",
             redirect: None,
+            is_trusted: false,
         }
+    }
+
+    /// As the operator says.
+    pub(crate) fn trusted_by(mut self, proxy: Option<&Proxy>) -> Self {
+        let address = self.remote.0.parse().ok();
+        self.is_trusted = proxy.is_some_and(|proxy| proxy.trusts(address));
+        self
     }
 
     /// As its listener says.

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use wasgi_config::Limits;
+use wasgi_config::{Limits, Proxy};
 
 use crate::error_pages::ErrorPages;
 use crate::fleet::Reload;
@@ -32,6 +32,8 @@ pub struct Server<R: Runner> {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pages: OnceLock<Arc<dyn ErrorPages>>,
+    /// What is in front.
+    proxy: OnceLock<Proxy>,
     /// What loads an app anew.
     fleet: OnceLock<Weak<dyn Reload>>,
     /// Whether connections are taken.
@@ -46,6 +48,7 @@ impl<R: Runner> Server<R> {
             limits,
             log,
             pages: OnceLock::new(),
+            proxy: OnceLock::new(),
             fleet: OnceLock::new(),
             serves: AtomicBool::new(false),
         })
@@ -59,6 +62,16 @@ impl<R: Runner> Server<R> {
 
     pub(crate) fn pages(&self) -> Option<&dyn ErrorPages> {
         self.pages.get().map(|pages| &**pages)
+    }
+
+    /// From now on, these proxies are trusted to say who asks, and nobody else is.
+    pub fn trust(&self, proxy: Proxy) {
+        // The first to be given are kept.
+        let _ = self.proxy.set(proxy);
+    }
+
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.get()
     }
 
     pub(crate) fn set_reload(&self, fleet: Weak<dyn Reload>) {
@@ -202,11 +215,13 @@ async fn accept<R: Runner>(
         match accepted {
             Accepted::Tcp(stream, remote) => {
                 let Ok(local) = stream.local_addr() else { continue };
-                let peer = Peer::tcp(remote, local).speaking(&speaks);
+                let peer = Peer::tcp(remote, local)
+                    .speaking(&speaks)
+                    .trusted_by(server.proxy());
                 tokio::spawn(connection(stream, peer, speaks, server, stopping, permit));
             }
             Accepted::Unix(stream) => {
-                let peer = Peer::unix().speaking(&speaks);
+                let peer = Peer::unix().speaking(&speaks).trusted_by(server.proxy());
                 tokio::spawn(connection(stream, peer, speaks, server, stopping, permit));
             }
         }

@@ -18,7 +18,7 @@ pub(super) struct RawServer {
     pub memory: Option<At<String>>,
     pub idle_timeout: Option<At<String>>,
     pub builders: Option<At<i64>>,
-    /// `[listen]`, `[limits]`, `[log]`, `[trace]` and `[admin]`.
+    /// `[listen]`, `[limits]`, `[log]`, `[trace]`, `[admin]` and `[proxy]`.
     pub raw: Raw,
     /// `[defaults]` and `[defaults.limits]`.
     pub defaults: Raw,
@@ -73,6 +73,13 @@ impl RawServer {
                         reader.admin(key, value);
                     }
                     self.raw.admin = std::mem::take(&mut reader.raw.admin);
+                }
+                "proxy" => {
+                    reader.raw.proxy.table = Some(reader.at(key, name, ()));
+                    for (key, value) in reader.table(key, value) {
+                        reader.proxy(key, value);
+                    }
+                    self.raw.proxy = std::mem::take(&mut reader.raw.proxy);
                 }
                 "limits" => {
                     for (key, value) in reader.table(key, value) {

@@ -9,7 +9,7 @@ use wasgi_protocol::http::Connection;
 use wasgi_protocol::{scgi, uwsgi};
 
 const CONNECTION: Connection<'_> =
-    Connection { scheme: "http", remote: ("192.0.2.1", "40000"), server: None, own_fields: &[] };
+    Connection { scheme: "http", remote: ("192.0.2.1", "40000"), server: None, own_fields: &[], forwarded: None };
 
 type Wire = fn(&[u8], usize) -> Result<Option<(Head, usize)>, Refusal>;
 

@@ -7,7 +7,7 @@ use wasgi_protocol::environ;
 use wasgi_protocol::http::{Connection, Guard, Head, Limits, Refusal, Step};
 
 const CONNECTION: Connection<'_> =
-    Connection { scheme: "http", remote: ("192.0.2.1", "40000"), server: None, own_fields: &[] };
+    Connection { scheme: "http", remote: ("192.0.2.1", "40000"), server: None, own_fields: &[], forwarded: None };
 
 #[derive(Debug, PartialEq, Eq)]
 enum Found {

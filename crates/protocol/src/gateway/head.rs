@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::refusal::Refusal;
 use crate::environ::{self, EnvironBlock, TooLong};
+use crate::forwarded::{Vars, Withheld};
 use crate::http::{
     Body, Connection, content_length, host_and_port, is_token, percent_decode, percent_encode,
 };
@@ -309,17 +310,18 @@ impl Head {
 
     /// The value of the first field of this name, given in lower case.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields(name).next()
+        self.values(name).next()
     }
 
     /// The value of the field of this name, if there is one and no second.
     pub fn only_field(&self, name: &str) -> Option<&[u8]> {
-        let mut fields = self.fields(name);
+        let mut fields = self.values(name);
         let field = fields.next()?;
         fields.next().is_none().then_some(field)
     }
 
-    fn fields<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    /// The values of the fields of this name, given in lower case, in order.
+    pub fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         // The two that CGI has by names of their own.
         let is_bare = matches!(name, "content-type" | "content-length");
         let is_same = move |key: &[u8]| {
@@ -341,6 +343,7 @@ impl Head {
     /// - Fields of one name are joined with `,`, or `; ` for Cookie.
     /// - What is missing and has to be there is filled in: SERVER_NAME and SERVER_PORT from Host, REQUEST_SCHEME from
     ///   HTTPS, QUERY_STRING, SERVER_PROTOCOL, and REMOTE_ADDR from the connection.
+    /// - What a proxy before the web server says sets the same variables as over HTTP.
     /// - The server's own fields take the place of the client's of these names.
     ///
     /// # Errors
@@ -348,16 +351,25 @@ impl Head {
     pub fn environ(&self, connection: &Connection<'_>, mount: &str) -> Result<Vec<u8>, TooLong> {
         let mut block = EnvironBlock::with_capacity(self.block.len() + 384);
         let (script, path) = self.path.split_at(self.script_length(mount));
-        block.push(b"SCRIPT_NAME", script)?;
+        let told = connection.forwarded;
+        let prefix = told.map_or("", |told| &told.prefix);
+        let withheld = told.map_or(Withheld::default(), |told| told.withheld);
+        let told = told.map(|told| told.vars(self.only_field("host").unwrap_or_default()));
+        let told = told.unwrap_or_default();
+        block.push_parts(&[b"SCRIPT_NAME"], &[prefix.as_bytes(), script])?;
         block.push(b"PATH_INFO", path)?;
         let is_own = |name: &[u8]| {
             let name = name.strip_prefix(b"HTTP_");
             let is_key = |(own, _): &(&str, &[u8])| name.is_some_and(|name| is_key_of(name, own.as_bytes()));
-            connection.own_fields.iter().any(is_key)
+            connection.own_fields.iter().any(is_key) || name.is_some_and(|name| withheld.has(name))
+        };
+        let is_told = |name: &[u8]| {
+            let is_scheme = name == b"HTTPS" && told.get(b"REQUEST_SCHEME").is_some();
+            is_scheme || told.get(name).is_some()
         };
         for (index, var) in self.vars.iter().enumerate() {
             let (name, value) = (self.at(&var.name), self.at(&var.value));
-            if is_own(name) || (value.is_empty() && self.is_filled_in(name)) {
+            if is_own(name) || is_told(name) || (value.is_empty() && self.is_filled_in(name)) {
                 continue;
             }
             let is_same = |other: &&Var| self.at(&other.name) == name;
@@ -374,7 +386,10 @@ impl Head {
                 })?;
             }
         }
-        self.fill_in(&mut block, connection)?;
+        self.fill_in(&mut block, connection, &told)?;
+        for (name, value) in told.iter() {
+            block.push(name, value)?;
+        }
         for (name, value) in connection.own_fields {
             let mut key = b"HTTP_".to_vec();
             key.extend(name.bytes().map(as_key));
@@ -391,12 +406,20 @@ impl Head {
         )
     }
 
-    fn fill_in(&self, block: &mut EnvironBlock, connection: &Connection<'_>) -> Result<(), TooLong> {
-        let scheme = match self.is_https {
-            true => "https",
-            false => connection.scheme,
+    /// What neither the web server nor a proxy before it has told.
+    fn fill_in(
+        &self,
+        block: &mut EnvironBlock,
+        connection: &Connection<'_>,
+        told: &Vars,
+    ) -> Result<(), TooLong> {
+        let is_told = |name: &[u8]| told.get(name).is_some();
+        let scheme = match (told.get(b"REQUEST_SCHEME"), self.is_https) {
+            (Some(b"https"), _) | (None, true) => "https",
+            (Some(_), _) => "http",
+            (None, false) => connection.scheme,
         };
-        if self.lacks.scheme {
+        if self.lacks.scheme && !is_told(b"REQUEST_SCHEME") {
             block.push(b"REQUEST_SCHEME", scheme.as_bytes())?;
         }
         if self.lacks.query {
@@ -406,13 +429,13 @@ impl Head {
         if self.lacks.protocol {
             block.push(b"SERVER_PROTOCOL", self.protocol())?;
         }
-        if self.lacks.remote {
+        if self.lacks.remote && !is_told(b"REMOTE_ADDR") {
             block.push(b"REMOTE_ADDR", connection.remote.0.as_bytes())?;
         }
-        if self.lacks.name {
+        if self.lacks.name && !is_told(b"SERVER_NAME") {
             block.push(b"SERVER_NAME", &self.host)?;
         }
-        if self.lacks.port {
+        if self.lacks.port && !is_told(b"SERVER_PORT") {
             let usual = if scheme == "https" { 443 } else { 80 };
             block.push(b"SERVER_PORT", self.port.unwrap_or(usual).to_string().as_bytes())?;
         }

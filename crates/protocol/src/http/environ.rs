@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::fields::host_and_port;
 use super::head::{Body, Form, Head};
 use crate::environ::{EnvironBlock, TooLong};
+use crate::forwarded::{Forwarded, Withheld};
 
 /// What the environ says of the connection. Texts, so that they are made once per connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Connection<'a> {
     pub server: Option<(&'a str, &'a str)>,
     /// Fields that the server itself sets, by names in lower case; the peer's own of these names are dropped.
     pub own_fields: &'a [(&'a str, &'a [u8])],
+    /// What a proxy in front says, if any are trusted; it counts before the rest.
+    pub forwarded: Option<&'a Forwarded>,
 }
 
 impl Head {
@@ -29,6 +32,8 @@ impl Head {
     /// - Fields of one name are joined with `,`, or `; ` for Cookie (RFC 9110 5.3, RFC 6265 5.4).
     /// - Names with `_` are dropped, since `X_A` and `X-A` would become one key, and so is `Proxy` (CVE-2016-5388).
     /// - `REQUEST_SCHEME` is the scheme; `wsgi.*` keys are the guest's own.
+    /// - What a trusted proxy says sets `REMOTE_ADDR`, `REMOTE_PORT`, `REQUEST_SCHEME`, `HTTP_HOST`, `SERVER_NAME` and
+    ///   `SERVER_PORT`, and `SCRIPT_NAME` begins with what it took off the path.
     ///
     /// # Errors
     /// [`TooLong`] when fields joined do not fit a value; the head's limit keeps all else short enough.
@@ -36,7 +41,8 @@ impl Head {
         let mut block = EnvironBlock::with_capacity(self.raw.len() + self.raw.len() / 2 + 384);
         let (path, query) = self.path_and_query();
         block.push(b"REQUEST_METHOD", self.method())?;
-        block.push(b"SCRIPT_NAME", mount.as_bytes())?;
+        let prefix = connection.forwarded.map_or("", |told| &told.prefix);
+        block.push_parts(&[b"SCRIPT_NAME"], &[prefix.as_bytes(), mount.as_bytes()])?;
         block.push_with(&[b"PATH_INFO"], |value| {
             let start = value.len();
             percent_decode(path, value);
@@ -47,23 +53,31 @@ impl Head {
         block.push(b"QUERY_STRING", query)?;
         block.push(b"REQUEST_URI", self.target())?;
         block.push(b"SERVER_PROTOCOL", self.protocol())?;
-        block.push(b"REQUEST_SCHEME", connection.scheme.as_bytes())?;
-        block.push(b"REMOTE_ADDR", connection.remote.0.as_bytes())?;
-        block.push(b"REMOTE_PORT", connection.remote.1.as_bytes())?;
-        match connection.server {
-            Some((name, port)) => {
-                block.push(b"SERVER_NAME", name.as_bytes())?;
-                block.push(b"SERVER_PORT", port.as_bytes())?;
-            }
+        let told = connection.forwarded.map(|told| told.vars(self.authority_field()));
+        let told = told.unwrap_or_default();
+        let scheme = told
+            .get(b"REQUEST_SCHEME")
+            .unwrap_or(connection.scheme.as_bytes());
+        let (name, port) = match connection.server {
+            Some((name, port)) => (name.as_bytes(), Cow::Borrowed(port)),
             None => {
                 let (name, port) = self.authority();
-                block.push(b"SERVER_NAME", name)?;
-                match port {
-                    Some(port) => block.push(b"SERVER_PORT", port.to_string().as_bytes())?,
-                    None if connection.scheme == "https" => block.push(b"SERVER_PORT", b"443")?,
-                    None => block.push(b"SERVER_PORT", b"80")?,
-                }
+                let port = port.unwrap_or(if scheme == b"https" { 443 } else { 80 });
+                (name, Cow::Owned(port.to_string()))
             }
+        };
+        for (key, value) in [
+            (&b"REQUEST_SCHEME"[..], scheme),
+            (b"REMOTE_ADDR", connection.remote.0.as_bytes()),
+            (b"REMOTE_PORT", connection.remote.1.as_bytes()),
+            (b"SERVER_NAME", name),
+            (b"SERVER_PORT", port.as_bytes()),
+        ] {
+            block.push(key, told.get(key).unwrap_or(value))?;
+        }
+        let host = told.get(b"HTTP_HOST");
+        if let Some(host) = host {
+            block.push(b"HTTP_HOST", host)?;
         }
         if let Body::Length(length) = self.body() {
             block.push(b"CONTENT_LENGTH", length.to_string().as_bytes())?;
@@ -71,7 +85,7 @@ impl Head {
         if let Some(field) = self.content_type {
             block.push(b"CONTENT_TYPE", self.at(&self.fields[field].value))?;
         }
-        self.push_fields(&mut block, connection.own_fields)?;
+        self.push_fields(&mut block, connection, host.is_some())?;
         for (name, value) in connection.own_fields {
             let mut key = name.as_bytes().to_vec();
             as_key(&mut key);
@@ -103,10 +117,20 @@ impl Head {
         self.authority().0
     }
 
-    fn push_fields(&self, block: &mut EnvironBlock, own: &[(&str, &[u8])]) -> Result<(), TooLong> {
+    fn push_fields(
+        &self,
+        block: &mut EnvironBlock,
+        connection: &Connection<'_>,
+        has_host: bool,
+    ) -> Result<(), TooLong> {
+        let withheld = connection
+            .forwarded
+            .map_or(Withheld::default(), |told| told.withheld);
         let is_own = |name: &[u8]| {
-            own.iter()
-                .any(|(own, _)| name.eq_ignore_ascii_case(own.as_bytes()))
+            let mut own = connection.own_fields.iter();
+            own.any(|(own, _)| name.eq_ignore_ascii_case(own.as_bytes()))
+                || withheld.has(name)
+                || has_host && name.eq_ignore_ascii_case(b"host")
         };
         // A bit per field that an earlier one of its name has taken along; heads have at most 100.
         let mut taken = 0u128;
@@ -168,16 +192,20 @@ impl Head {
         }
     }
 
-    /// The host and port the peer asked for.
-    fn authority(&self) -> (&[u8], Option<u16>) {
-        let authority = match (&self.form, self.host) {
+    /// What the peer asked for, as it came; empty if it named no host.
+    fn authority_field(&self) -> &[u8] {
+        match (&self.form, self.host) {
             (Form::Absolute { authority, .. }, _) => {
                 &self.target()[authority.start as usize..authority.end as usize]
             }
             (_, Some(host)) => self.at(&self.fields[host].value),
             (_, None) => b"",
-        };
-        match host_and_port(authority) {
+        }
+    }
+
+    /// The host and port the peer asked for.
+    fn authority(&self) -> (&[u8], Option<u16>) {
+        match host_and_port(self.authority_field()) {
             Some((host, port)) if !host.is_empty() => (host, port),
             // RFC 3875 4.1.14: SERVER_NAME may not be empty.
             _ => (b"localhost", None),
@@ -241,12 +269,14 @@ mod tests {
         remote: ("192.0.2.1", "40000"),
         server: Some(("127.0.0.1", "8000")),
         own_fields: &[],
+        forwarded: None,
     };
     const UNIX: Connection<'_> = Connection {
         scheme: "http",
         remote: ("", ""),
         server: None,
         own_fields: &[],
+        forwarded: None,
     };
 
     fn head(text: &str) -> Head {
@@ -349,6 +379,33 @@ mod tests {
         );
         assert_eq!(get("GET / HTTP/1.0\r\n\r\n", &UNIX, "SERVER_PORT").unwrap(), "80");
         assert_eq!(get(head, &UNIX, "REMOTE_ADDR").unwrap(), "");
+    }
+
+    #[test]
+    fn what_a_proxy_says_counts_before_the_connection() {
+        let told = Forwarded {
+            scheme: Some("https"),
+            prefix: "/shop".to_owned(),
+            ..Forwarded::default()
+        };
+        let unix = Connection {
+            forwarded: Some(&told),
+            ..UNIX
+        };
+        let head = "GET /em/a HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+        let get = |key| get_mounted(head, &unix, "/em", key).unwrap();
+        assert_eq!(
+            (get("SCRIPT_NAME"), get("PATH_INFO")),
+            ("/shop/em".into(), "/a".into())
+        );
+        assert_eq!(
+            (get("REQUEST_SCHEME"), get("SERVER_PORT")),
+            ("https".into(), "443".into())
+        );
+        assert_eq!(
+            (get("HTTP_HOST"), get("REMOTE_ADDR")),
+            ("shop.example".into(), String::new())
+        );
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn is_token_byte(b: u8) -> bool {
 }
 
 /// Whether every byte may stand in a request target.
-pub(super) fn is_target(bytes: &[u8]) -> bool {
+pub(crate) fn is_target(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TARGET)
 }
 

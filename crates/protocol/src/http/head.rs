@@ -111,6 +111,15 @@ impl Head {
         fields.next().is_none().then(|| self.at(&field.value))
     }
 
+    /// The values of the fields of this name, in order.
+    pub fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let is_same = move |field: &&Field| self.at(&field.name).eq_ignore_ascii_case(name.as_bytes());
+        self.fields
+            .iter()
+            .filter(is_same)
+            .map(move |field| self.at(&field.value))
+    }
+
     pub(super) fn at(&self, range: &Range<u32>) -> &[u8] {
         &self.raw[range.start as usize..range.end as usize]
     }

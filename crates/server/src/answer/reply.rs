@@ -1,5 +1,6 @@
 //! Replies as connections take them: framing made right, lengths enforced, failures made into statuses.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use wasgi_engine::{BodyError, Failure, ReplyHead};
 use wasgi_protocol::Head;
+use wasgi_protocol::forwarded::Client;
 
 use super::Connection;
 use super::exchange::{Exchange, Piece};
@@ -40,6 +42,8 @@ pub(super) struct Record {
     /// Where the app's requests are counted, if it is for one.
     pub(super) traffic: Option<Arc<Traffic>>,
     pub(super) id: RequestId,
+    /// Who asks, if a trusted proxy says so.
+    pub(super) client: Option<Client>,
     trace: Option<trace::Context>,
     pub(super) worker: Option<Errand>,
     /// Open if a worker took the request and the log is to tell what it cost.
@@ -57,6 +61,7 @@ impl Record {
             app: None,
             traffic: None,
             id: RequestId::random(),
+            client: None,
             trace: None,
             worker: None,
             bill: None,
@@ -139,6 +144,7 @@ impl Drop for Record {
             time: self.started.elapsed(),
             worker: self.worker.as_ref().and_then(Errand::number),
             id: self.id,
+            client: self.client,
             trace: self.trace,
         };
         if let Some(traffic) = &self.traffic {
@@ -165,19 +171,24 @@ struct Entry {
     time: Duration,
     worker: Option<u32>,
     id: RequestId,
+    client: Option<Client>,
     trace: Option<trace::Context>,
 }
 
 impl Entry {
-    /// Who asked, as a web server in front says or as the connection has it.
-    fn remote(&self) -> &str {
+    /// The address of who asks, as a trusted proxy or a web server in front says or as the connection has it; empty if it is
+    /// not known.
+    fn remote(&self) -> Cow<'_, str> {
         let told = self.head.as_ref().and_then(Head::remote);
-        told.unwrap_or(&self.connection.peer.remote.0)
+        match self.client {
+            Some(client) => Cow::Owned(client.texts().0),
+            None => Cow::Borrowed(told.unwrap_or(&self.connection.peer.remote.0)),
+        }
     }
 
     fn log(&self, cost: Option<&Cost>) {
         self.connection.log.access(&Access {
-            remote: self.remote(),
+            remote: &self.remote(),
             head: self.head.as_ref(),
             app: self.app.as_deref(),
             status: self.status,
@@ -206,7 +217,7 @@ impl Entry {
             id: self.id.to_string(),
             method: text(self.head.as_ref().map(Head::method).unwrap_or_default()),
             path: text(path),
-            peer: self.remote().to_owned(),
+            peer: self.remote().into_owned(),
             status: self.status,
             bytes: self.bytes,
             began: self.started,

@@ -1,0 +1,16 @@
+"""Tells its environ; with PROXY_FIX as Werkzeug's middleware of that name leaves it."""
+
+import json
+import os
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+
+def application(environ, start_response):
+    told = {key: value for key, value in environ.items() if isinstance(value, str)}
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(told).encode()]
+
+
+if hops := os.environ.get("PROXY_FIX"):
+    application = ProxyFix(application, *map(int, hops.split()))
