@@ -58,7 +58,7 @@ test-rust: python packages target/promtool ## Unit tests, and end-to-end tests o
 	@.ci/cargo-test $(CARGO) test --workspace --locked --no-fail-fast $(ARGS)
 
 .PHONY: test-tools
-test-tools: ## Programs that tests run beside wasgi: HAProxy, supervisor, a validator for Kubernetes
+test-tools: ## Programs that tests run beside wasgi: HAProxy, nginx, supervisor, a validator for Kubernetes
 	@tests/deps.sh
 
 .PHONY: test-python

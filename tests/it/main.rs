@@ -15,6 +15,7 @@ mod density;
 mod dev;
 mod examples;
 mod flask;
+mod fronts;
 mod gateways;
 mod hostile;
 mod http;
