@@ -1,6 +1,6 @@
 //! The CPU is shared by weight among busy apps, whatever the number of their workers.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -88,17 +88,20 @@ def app(environ, start_response):
     return [str(sum(range(50_000))).encode()]
 ";
 
-/// How long 99 of 100 requests take at most.
-async fn p99(instance: &mut Instance) -> Duration {
-    let mut times = Vec::new();
-    for _ in 0..300 {
-        let begun = Instant::now();
-        ask(instance, "/").await;
-        times.push(begun.elapsed());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    times.sort();
-    times[times.len() * 99 / 100]
+/// How long 99 of 100 requests take at most. As in the server, they run in a task of their own.
+fn p99(threads: &Runtime, mut instance: Instance) -> (Duration, Instance) {
+    let asked = threads.spawn(async move {
+        let mut times = Vec::new();
+        for _ in 0..300 {
+            let begun = Instant::now();
+            ask(&mut instance, "/").await;
+            times.push(begun.elapsed());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        times.sort();
+        (times[times.len() * 99 / 100], instance)
+    });
+    threads.block_on(asked).expect("no panic")
 }
 
 #[test]
@@ -107,28 +110,30 @@ fn a_light_app_hardly_notices_one_that_burns_on_every_worker() {
     let burner = site("def app(e, s):\n    while True: pass\n", |spec| {
         spec.limits.time = Duration::from_secs(600);
     });
-    let factors = Mutex::new(Vec::new());
-    threads().block_on(async {
-        let mut instance = light.app.start().await.expect("starts");
-        // What else the machine does is in these figures as well: one good round shows what is promised.
-        for _ in 0..5 {
-            let instance = &mut instance;
-            let alone = p99(instance).await;
-            let burning = ask_all(start(&burner, 4 * cores()).await, "/");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let beside = p99(instance).await;
-            burning.iter().for_each(JoinHandle::abort);
-            for burnt in burning {
-                assert!(burnt.await.expect_err("cut").is_cancelled(), "ended by itself");
-            }
-            let factor = beside.as_secs_f64() / alone.as_secs_f64();
-            eprintln!("p99 {alone:?} alone, {beside:?} beside: {factor:.2} x");
-            factors.lock().expect("factors").push(factor);
-            if factor <= 3.0 {
-                return;
-            }
+    let threads = threads();
+    let start_burning = || threads.block_on(async { ask_all(start(&burner, 4 * cores()).await, "/") });
+    let stop = |burning: Vec<JoinHandle<Report>>| {
+        burning.iter().for_each(JoinHandle::abort);
+        for burnt in burning {
+            let end = threads.block_on(burnt);
+            assert!(end.expect_err("cut").is_cancelled(), "ended by itself");
         }
-    });
-    let factors = factors.into_inner().expect("factors");
-    assert!(factors.iter().any(|factor| *factor <= 3.0), "{factors:?}");
+    };
+    let mut instance = threads.block_on(light.app.start()).expect("starts");
+    // Its own first requests, which take longer, are nobody's fault.
+    (_, instance) = p99(&threads, instance);
+    // What else the machine does is in these figures as well, on either side.
+    let mut factors: Vec<f64> = Vec::new();
+    let good = |factors: &[f64]| factors.iter().filter(|factor| **factor <= 3.0).count() >= 3;
+    while factors.len() < 7 && !good(&factors) {
+        let (alone, beside);
+        (alone, instance) = p99(&threads, instance);
+        let burning = start_burning();
+        (beside, instance) = p99(&threads, instance);
+        stop(burning);
+        let factor = beside.as_secs_f64() / alone.as_secs_f64();
+        eprintln!("p99 {alone:?} alone, {beside:?} beside: {factor:.2} x");
+        factors.push(factor);
+    }
+    assert!(good(&factors), "{factors:?}");
 }
