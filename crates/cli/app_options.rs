@@ -141,6 +141,7 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
         env: many("env"),
         http: addresses("http"),
         uwsgi: addresses("uwsgi"),
+        fastcgi: addresses("fastcgi"),
         scgi: addresses("scgi"),
         access_log: matches.try_get_one("access-log").ok().flatten().cloned(),
         log_file: matches.try_get_one("log-file").ok().flatten().cloned(),

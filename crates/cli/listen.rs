@@ -33,6 +33,7 @@ pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result
             &listen.uwsgi,
             Listener::speaking_uwsgi as fn(Listener) -> Listener,
         ),
+        (&listen.fastcgi, Listener::speaking_fastcgi),
         (&listen.scgi, Listener::speaking_scgi),
     ] {
         for address in addresses {

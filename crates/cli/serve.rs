@@ -71,6 +71,14 @@ pub(crate) fn command() -> Command {
                 .help_heading("Listen"),
         )
         .arg(
+            Arg::new("fastcgi")
+                .long("fastcgi")
+                .value_name("ADDRESS")
+                .action(ArgAction::Append)
+                .help("... or FastCGI")
+                .help_heading("Listen"),
+        )
+        .arg(
             Arg::new("scgi")
                 .long("scgi")
                 .value_name("ADDRESS")

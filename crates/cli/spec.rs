@@ -172,6 +172,7 @@ mod tests {
                 https: Vec::new(),
                 redirect: Vec::new(),
                 uwsgi: Vec::new(),
+                fastcgi: Vec::new(),
                 scgi: Vec::new(),
             },
             limits: wasgi_config::Limits::default(),

@@ -1,4 +1,4 @@
-//! What web servers send to an app, a byte at a time: uwsgi packets and SCGI requests.
+//! What web servers send to an app, a byte at a time: uwsgi packets, FastCGI records and SCGI requests.
 
 use std::net::SocketAddr;
 
@@ -9,10 +9,50 @@ use crate::server::Server;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     Uwsgi,
+    FastCgi,
     Scgi,
 }
 
-pub const DOORS: [Door; 2] = [Door::Uwsgi, Door::Scgi];
+pub const DOORS: [Door; 3] = [Door::Uwsgi, Door::FastCgi, Door::Scgi];
+
+/// Types of FastCGI records.
+pub mod record {
+    pub const BEGIN: u8 = 1;
+    pub const ABORT: u8 = 2;
+    pub const END: u8 = 3;
+    pub const PARAMS: u8 = 4;
+    pub const STDIN: u8 = 5;
+    pub const STDOUT: u8 = 6;
+    pub const GET_VALUES: u8 = 9;
+    pub const VALUES: u8 = 10;
+    pub const UNKNOWN: u8 = 11;
+
+    /// A record with padding, of which there may be any.
+    pub fn of(kind: u8, id: u8, content: &[u8]) -> Vec<u8> {
+        let [high, low] = u16::try_from(content.len()).expect("fits").to_be_bytes();
+        let padding = content.len() % 8;
+        let mut record = vec![1, kind, 0, id, high, low, padding as u8, 0];
+        record.extend_from_slice(content);
+        record.resize(record.len() + padding, b'p');
+        record
+    }
+
+    /// Takes a record off the front: its type, id and content.
+    pub fn take(bytes: &mut Vec<u8>) -> Option<(u8, u8, Vec<u8>)> {
+        let &[1, kind, 0, id, high, low, padding, _, ..] = bytes.as_slice() else {
+            assert!(bytes.len() < 8, "not a record: {bytes:?}");
+            return None;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let all = 8 + length + usize::from(padding);
+        if bytes.len() < all {
+            return None;
+        }
+        let content = bytes[8..8 + length].to_vec();
+        bytes.drain(..all);
+        Some((kind, id, content))
+    }
+}
 
 /// A request as a web server has it.
 #[derive(Clone, Debug)]
@@ -126,10 +166,33 @@ impl Asked {
         string
     }
 
+    /// A FastCGI request but for its body; `flags` 1 keeps the connection.
+    pub fn records(&self, id: u8, flags: u8) -> Vec<u8> {
+        let mut params = Vec::new();
+        for (name, value) in &self.vars {
+            for length in [name.len(), value.len()] {
+                match u8::try_from(length) {
+                    Ok(short @ 0..=127) => params.push(short),
+                    _ => params.extend((length as u32 | 1 << 31).to_be_bytes()),
+                }
+            }
+            params.extend_from_slice(name.as_bytes());
+            params.extend_from_slice(value);
+        }
+        let mut records = record::of(record::BEGIN, id, &[0, 1, flags, 0, 0, 0, 0, 0]);
+        // In pieces, as they may come.
+        for piece in params.chunks(100) {
+            records.extend(record::of(record::PARAMS, id, piece));
+        }
+        records.extend(record::of(record::PARAMS, id, b""));
+        records
+    }
+
     /// The request but for its body.
     pub fn head(&self, door: Door) -> Vec<u8> {
         match door {
             Door::Uwsgi => self.packet(0),
+            Door::FastCgi => self.records(1, 0),
             Door::Scgi => self.netstring(),
         }
     }
@@ -139,6 +202,7 @@ impl Door {
     pub fn name(self) -> &'static str {
         match self {
             Door::Uwsgi => "uwsgi",
+            Door::FastCgi => "fastcgi",
             Door::Scgi => "scgi",
         }
     }
@@ -167,23 +231,65 @@ impl Door {
     #[track_caller]
     pub fn ask_on(self, mut connection: Connection, asked: &Asked) -> Reply {
         connection.send(asked.head(self));
-        let sending = connection.send_meanwhile(asked.body.clone());
+        let sending = connection.send_meanwhile([self.body(&asked.body), self.end()].concat());
         let reply = self.reply(&mut connection, &asked.method);
         sending.join().expect("sends the body");
         reply
     }
 
+    /// A part of a body.
+    pub fn body(self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Door::FastCgi => bytes
+                .chunks(60_000)
+                .flat_map(|piece| record::of(record::STDIN, 1, piece))
+                .collect(),
+            Door::Uwsgi | Door::Scgi => bytes.to_vec(),
+        }
+    }
+
+    /// What tells that a body has ended.
+    pub fn end(self) -> Vec<u8> {
+        match self {
+            Door::FastCgi => record::of(record::STDIN, 1, b""),
+            Door::Uwsgi | Door::Scgi => Vec::new(),
+        }
+    }
+
     /// The reply on a connection, which ends with it.
     #[track_caller]
     pub fn reply(self, connection: &mut Connection, method: &str) -> Reply {
-        let came = connection.rest();
-        Reply::parse(self.as_http(&came), method)
+        let (came, has_ended) = self.taken(connection.rest());
+        let mut reply = Reply::parse(self.as_http(&came), method);
+        reply.complete &= has_ended;
+        reply
+    }
+
+    /// What of a reply has come, and whether its end has as far as the wire can tell.
+    pub fn taken(self, mut came: Vec<u8>) -> (Vec<u8>, bool) {
+        // HTTP is answered in HTTP.
+        if self != Door::FastCgi || came.starts_with(b"HTTP/") {
+            return (came, true);
+        }
+        let mut reply = Vec::new();
+        while let Some((kind, id, content)) = record::take(&mut came) {
+            assert_eq!(id, 1);
+            match kind {
+                record::STDOUT => reply.extend(content),
+                record::END => {
+                    assert!(came.is_empty(), "more came: {came:?}");
+                    return (reply, true);
+                }
+                _ => panic!("a record of type {kind}"),
+            }
+        }
+        (reply, false)
     }
 
     /// A reply's head as HTTP has it.
     fn as_http(self, came: &[u8]) -> Vec<u8> {
         match (self, came.strip_prefix(b"Status: ")) {
-            (Door::Scgi, Some(rest)) => [b"HTTP/1.1 ", rest].concat(),
+            (Door::Scgi | Door::FastCgi, Some(rest)) => [b"HTTP/1.1 ", rest].concat(),
             _ => came.to_vec(),
         }
     }

@@ -14,6 +14,7 @@ mod copies;
 mod density;
 mod dev;
 mod examples;
+mod fastcgi;
 mod flask;
 mod fronts;
 mod gateways;

@@ -129,6 +129,8 @@ pub struct Listen {
     pub redirect: Vec<Address>,
     /// Where web servers in front speak uwsgi.
     pub uwsgi: Vec<Address>,
+    /// Where web servers in front speak FastCGI.
+    pub fastcgi: Vec<Address>,
     /// Where web servers in front speak SCGI.
     pub scgi: Vec<Address>,
 }
@@ -166,6 +168,7 @@ impl Listen {
         add(&mut self.http, &other.http);
         add(&mut self.redirect, &other.redirect);
         add(&mut self.uwsgi, &other.uwsgi);
+        add(&mut self.fastcgi, &other.fastcgi);
         add(&mut self.scgi, &other.scgi);
         let new = other.https.iter().filter(|https| !self.https.contains(https));
         let new: Vec<_> = new.cloned().collect();

@@ -29,7 +29,10 @@ const TABLES: &[(&str, &[&str])] = &[
             "env",
         ],
     ),
-    ("listen", &["http", "https", "redirect", "uwsgi", "scgi"]),
+    (
+        "listen",
+        &["http", "https", "redirect", "uwsgi", "fastcgi", "scgi"],
+    ),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
     ("admin", admin::KEYS),
@@ -45,6 +48,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("chdir", "app", "root"),
     ("checkstatic", "static", "\"/\" = \"folder\""),
     ("environment", "app", "env"),
+    ("fastcgisocket", "listen", "fastcgi"),
     ("forwardedallowips", "proxy", "trust"),
     ("forwarderheaders", "proxy", "headers"),
     ("harakiri", "limits", "time"),
@@ -202,7 +206,7 @@ mod tests {
             (
                 "listen",
                 "quux",
-                "the keys of [listen] are http, https, redirect, uwsgi, scgi",
+                "the keys of [listen] are http, https, redirect, uwsgi, fastcgi, scgi",
             ),
         ] {
             assert_eq!(hint(table, key), expected);

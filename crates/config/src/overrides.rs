@@ -38,6 +38,8 @@ pub struct Overrides {
     pub http: Vec<String>,
     /// `--uwsgi`; any replace the file's.
     pub uwsgi: Vec<String>,
+    /// `--fastcgi`; any replace the file's.
+    pub fastcgi: Vec<String>,
     /// `--scgi`; any replace the file's.
     pub scgi: Vec<String>,
     /// `--access-log`; replaces the file's format.
@@ -103,6 +105,7 @@ impl Overrides {
         }
         for (option, typed, slot) in [
             ("--uwsgi", &self.uwsgi, &mut raw.uwsgi),
+            ("--fastcgi", &self.fastcgi, &mut raw.fastcgi),
             ("--scgi", &self.scgi, &mut raw.scgi),
         ] {
             if !typed.is_empty() {

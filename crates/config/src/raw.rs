@@ -42,6 +42,7 @@ pub(crate) struct Raw {
     pub https: Vec<RawHttps>,
     pub redirect: Vec<At<String>>,
     pub uwsgi: Vec<At<String>>,
+    pub fastcgi: Vec<At<String>>,
     pub scgi: Vec<At<String>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
@@ -301,6 +302,7 @@ impl Reader<'_> {
             "https" => self.https(value),
             "redirect" => self.raw.redirect = self.addresses("listen.redirect", value),
             "uwsgi" => self.raw.uwsgi = self.addresses("listen.uwsgi", value),
+            "fastcgi" => self.raw.fastcgi = self.addresses("listen.fastcgi", value),
             "scgi" => self.raw.scgi = self.addresses("listen.scgi", value),
             _ => self.unknown("listen", key),
         }

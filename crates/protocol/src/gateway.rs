@@ -7,5 +7,5 @@
 mod head;
 mod refusal;
 
-pub use head::{Head, Paths};
+pub use head::{Head, Paths, Rules};
 pub use refusal::Refusal;

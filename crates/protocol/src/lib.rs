@@ -3,6 +3,7 @@
 //! Nothing here waits, reads clocks, logs or touches a socket: bytes go in, and what they mean comes out.
 
 pub mod environ;
+pub mod fastcgi;
 pub mod forwarded;
 pub mod gateway;
 mod head;

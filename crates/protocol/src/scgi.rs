@@ -9,7 +9,7 @@
 //! Source: "SCGI: A Simple Common Gateway Interface alternative", 2008-06-23.
 
 use crate::environ::EnvironBlock;
-use crate::gateway::{Head, Paths, Refusal};
+use crate::gateway::{Head, Paths, Refusal, Rules};
 
 /// Takes one request's head off the front of `input`, which holds what has arrived.
 ///
@@ -32,7 +32,7 @@ pub fn head(input: &[u8], longest: usize) -> Result<Option<(Head, usize)>, Refus
     if comma != b',' {
         return Err(Refusal::Netstring);
     }
-    let head = Head::new(block(&input[start..end])?, Paths::Unsplit, false)?;
+    let head = Head::new(block(&input[start..end])?, Rules::of(Paths::Unsplit))?;
     Ok(Some((head, end + 1)))
 }
 

@@ -9,7 +9,7 @@
 //! Source: uwsgi protocol, "uwsgi packet header", "The uwsgi vars"; modifiers 0 (WSGI) and 30 (WSGI, SCRIPT_NAME taken
 //! off PATH_INFO).
 
-use crate::gateway::{Head, Paths, Refusal};
+use crate::gateway::{Head, Paths, Refusal, Rules};
 
 /// Length of the packet header.
 const HEADER: usize = 4;
@@ -40,7 +40,7 @@ pub fn head(input: &[u8], longest: usize) -> Result<Option<(Head, usize)>, Refus
     match rest.get(..size) {
         None => Ok(None),
         Some(vars) => {
-            let head = Head::new(vars.to_vec(), paths, false)?;
+            let head = Head::new(vars.to_vec(), Rules::of(paths))?;
             Ok(Some((head, HEADER + size)))
         }
     }

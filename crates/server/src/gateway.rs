@@ -1,27 +1,47 @@
 //! Connections of web servers in front that hand on variables instead of HTTP.
 //!
 //! ```text
-//! socket -> plain.rs: head ----------------------> answer.rs
+//! socket -> plain.rs, records.rs: head ----------> answer.rs
 //!              | body: feed.rs, as the app reads ----^  |
-//! socket <- reply.rs: head, body until the close <------+
+//! socket <- reply.rs: head, body <----------------------+
 //! ```
 
 mod feed;
 mod plain;
+mod records;
 mod reply;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use wasgi_protocol::gateway::Refusal;
 
+use crate::answer::Refused;
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
 use crate::runner::Runner;
 
+/// What is read at a time before a head is there.
+const HEAD_PIECE: usize = 8 << 10;
+
+/// How long what a peer still sends is thrown away before its socket is closed. Closed at once, the system would answer
+/// it with a reset, and the peer could lose the reply it has not read yet.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
+    Plain(Plain),
+    FastCgi,
+}
+
+/// Wires with one request to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
     Uwsgi,
     Scgi,
 }
@@ -29,8 +49,17 @@ pub(crate) enum Wire {
 impl Wire {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Wire::Uwsgi => "uwsgi",
-            Wire::Scgi => "scgi",
+            Wire::Plain(plain) => plain.name(),
+            Wire::FastCgi => "fastcgi",
+        }
+    }
+}
+
+impl Plain {
+    fn name(self) -> &'static str {
+        match self {
+            Plain::Uwsgi => "uwsgi",
+            Plain::Scgi => "scgi",
         }
     }
 }
@@ -48,6 +77,34 @@ pub(crate) async fn serve<S, R>(
     R: Runner,
 {
     match wire {
-        Wire::Uwsgi | Wire::Scgi => plain::serve(stream, wire, peer, server, stop).await,
+        Wire::Plain(plain) => plain::serve(stream, plain, peer, server, stop).await,
+        Wire::FastCgi => records::serve(stream, peer, server, stop).await,
+    }
+}
+
+/// Ready when no request is taken any more.
+async fn left(mut stop: watch::Receiver<Option<Ending>>) {
+    let ending = stop
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|ending| *ending);
+    // Without a server there is nobody to tell.
+    sleep(ending.unwrap_or(Ending::Stop).patience()).await;
+}
+
+/// Lets the peer read what has been sent to it.
+async fn linger(reading: &mut (impl AsyncRead + Unpin)) {
+    let mut unread = vec![0; HEAD_PIECE];
+    let drained = async { while matches!(reading.read(&mut unread).await, Ok(1..)) {} };
+    let _ = timeout(LINGER, drained).await;
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
+            what: refusal.to_string().into(),
+        }
     }
 }

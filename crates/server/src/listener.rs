@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 use wasgi_config::Address;
 
-use crate::gateway::Wire;
+use crate::gateway::{Plain, Wire};
 use crate::tls::Tls;
 
 /// Connections the system holds until they are accepted.
@@ -198,13 +198,19 @@ impl Listener {
 
     /// Speaks uwsgi to a web server in front.
     pub fn speaking_uwsgi(mut self) -> Self {
-        self.speaks = Speaks::Gateway(Wire::Uwsgi);
+        self.speaks = Speaks::Gateway(Wire::Plain(Plain::Uwsgi));
+        self
+    }
+
+    /// ... or FastCGI.
+    pub fn speaking_fastcgi(mut self) -> Self {
+        self.speaks = Speaks::Gateway(Wire::FastCgi);
         self
     }
 
     /// ... or SCGI.
     pub fn speaking_scgi(mut self) -> Self {
-        self.speaks = Speaks::Gateway(Wire::Scgi);
+        self.speaks = Speaks::Gateway(Wire::Plain(Plain::Scgi));
         self
     }
 

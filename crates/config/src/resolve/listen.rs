@@ -11,7 +11,10 @@ use crate::raw::Raw;
 impl Resolver<'_> {
     pub(crate) fn listen(&mut self, raw: &Raw) -> Listen {
         // None of them is there by default.
-        let is_elsewhere = !raw.https.is_empty() || !raw.uwsgi.is_empty() || !raw.scgi.is_empty();
+        let is_elsewhere = [&raw.uwsgi, &raw.fastcgi, &raw.scgi]
+            .iter()
+            .any(|typed| !typed.is_empty())
+            || !raw.https.is_empty();
         let http = match &raw.http {
             Some(typed) => self.addresses(typed),
             None if is_elsewhere => Vec::new(),
@@ -25,6 +28,7 @@ impl Resolver<'_> {
             https: self.https(raw),
             redirect: self.addresses(&raw.redirect),
             uwsgi: self.addresses(&raw.uwsgi),
+            fastcgi: self.addresses(&raw.fastcgi),
             scgi: self.addresses(&raw.scgi),
         };
         if let (Some(at), true) = (raw.redirect.first(), listen.https_port().is_none()) {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::environ::{EnvironBlock, iter};
-use crate::gateway::{self, Paths};
+use crate::gateway::{self, Paths, Rules};
 use crate::http::{Connection, Guard, Limits, Step};
 
 const X: Hops = Hops([1, 1, 1, 1, 1, 0]);
@@ -328,7 +328,7 @@ fn a_proxy_before_a_web_server_that_sends_variables_counts_alike() {
     ] {
         block.push(name.as_bytes(), value.as_bytes()).unwrap();
     }
-    let head: Head = gateway::Head::new(block.into_bytes(), Paths::Split, false)
+    let head: Head = gateway::Head::new(block.into_bytes(), Rules::of(Paths::Split))
         .unwrap()
         .into();
     let environ = |told: &Forwarded| {

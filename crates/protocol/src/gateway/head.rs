@@ -29,6 +29,29 @@ pub enum Paths {
     Joined,
 }
 
+/// In what wires differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// What the paths mean.
+    pub paths: Paths,
+    /// The wire tells by itself where the body ends: CONTENT_LENGTH may be missing.
+    pub body_ends: bool,
+    /// Of a variable that is there twice the later one counts, as everybody has it over FastCGI: nginx sends both lines
+    /// of `include fastcgi_params; fastcgi_param SCRIPT_NAME "";`. Not so CONTENT_LENGTH and HTTP_HOST.
+    pub last_counts: bool,
+}
+
+impl Rules {
+    /// Of a wire that goes by CONTENT_LENGTH and has each variable once.
+    pub fn of(paths: Paths) -> Self {
+        Self {
+            paths,
+            body_ends: false,
+            last_counts: false,
+        }
+    }
+}
+
 /// The variables of one request, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -100,18 +123,17 @@ struct Known {
 }
 
 impl Head {
-    /// Checks the variables in `block`, an environ block. `is_open` if the wire tells by itself where the body ends, so
-    /// that CONTENT_LENGTH may be missing.
+    /// Checks the variables in `block`, an environ block.
     ///
     /// - `wsgi.*` is the guest's own, and `UWSGI_*` would have a server load code and open files: both are left out.
     ///   So are HTTP_CONTENT_TYPE and HTTP_CONTENT_LENGTH, which PEP 3333 knows under other names, and HTTP_PROXY
     ///   (CVE-2016-5388).
     /// - Fields (`HTTP_*`) may be repeated; nginx before 1.23 sends each line of a field by itself. HTTP_HOST may not, nor
-    ///   may anything else.
+    ///   may anything else unless the rules say so.
     ///
     /// # Errors
     /// [`Refusal`], for the first thing that is wrong.
-    pub fn new(block: Vec<u8>, paths: Paths, is_open: bool) -> Result<Self, Refusal> {
+    pub fn new(block: Vec<u8>, rules: Rules) -> Result<Self, Refusal> {
         let mut vars: Vec<Var> = Vec::with_capacity(48);
         let mut known = Known::default();
         let (mut is_joined, mut count) = (false, 0);
@@ -136,6 +158,7 @@ impl Head {
             let slot = known.slot(name);
             if let Some(slot) = slot
                 && slot.replace(var.value.clone()).is_some()
+                && (!rules.last_counts || matches!(name, b"CONTENT_LENGTH" | b"HTTP_HOST"))
             {
                 return Err(Refusal::Repeated(shown(name)));
             }
@@ -144,16 +167,15 @@ impl Head {
             }
             let at = |range: &Range<u32>| &block[range.start as usize..range.end as usize];
             let is_same = |other: &Var| at(&other.name) == name;
-            match name.starts_with(b"HTTP_") {
-                true => is_joined = is_joined || vars.iter().any(is_same),
-                // Those of a slot have been looked at.
-                false if known.slot(name).is_some() => {}
-                false if vars.iter().any(is_same) => return Err(Refusal::Repeated(shown(name))),
-                false => {}
+            match vars.iter().position(is_same) {
+                None => {}
+                Some(_) if name.starts_with(b"HTTP_") => is_joined = true,
+                Some(before) if rules.last_counts => drop(vars.remove(before)),
+                Some(_) => return Err(Refusal::Repeated(shown(name))),
             }
             vars.push(var);
         }
-        Self::of(block, vars, is_joined, known, paths, is_open)
+        Self::of(block, vars, is_joined, known, rules)
     }
 
     fn of(
@@ -161,8 +183,7 @@ impl Head {
         vars: Vec<Var>,
         is_joined: bool,
         known: Known,
-        paths: Paths,
-        is_open: bool,
+        rules: Rules,
     ) -> Result<Self, Refusal> {
         let at = |range: &Range<u32>| &block[range.start as usize..range.end as usize];
         let get = |range: &Option<Range<u32>>| range.as_ref().map(at);
@@ -181,12 +202,12 @@ impl Head {
                     _ => Refusal::Length,
                 })?)
             }
-            None if is_open => Body::Chunked,
+            None if rules.body_ends => Body::Chunked,
             None => Body::Absent,
         };
         let raw = some(&known.uri).map(path_of);
         let (path, script) = path(
-            paths,
+            rules.paths,
             get(&known.script).unwrap_or_default(),
             get(&known.path),
             some(&known.document),

@@ -19,6 +19,12 @@ pub enum Refusal {
     /// SCGI headers that are not as they have to be.
     #[error("{0}")]
     Headers(&'static str),
+    /// A FastCGI record that is not as it has to be.
+    #[error("a FastCGI record cannot be read: {0}")]
+    Record(&'static str),
+    /// FastCGI params with a name or value that is longer than what is left.
+    #[error("a name or value runs past the FastCGI params")]
+    Params,
     /// A key or value is longer than what is left.
     #[error("a {0}")]
     Vars(#[from] Broken),
@@ -65,6 +71,8 @@ impl Refusal {
             | Refusal::Modifier(_)
             | Refusal::Netstring
             | Refusal::Headers(_)
+            | Refusal::Record(_)
+            | Refusal::Params
             | Refusal::Vars(_)
             | Refusal::Name
             | Refusal::Control(_)

@@ -33,7 +33,7 @@ pub enum Body {
     Absent,
     /// This many bytes.
     Length(u64),
-    /// Chunks.
+    /// Chunks, or what else ends by itself.
     Chunked,
 }
 

@@ -22,7 +22,7 @@ struct State {
 }
 
 /// Longest piece that is held.
-pub(super) const PIECE: usize = 64 << 10;
+const PIECE: usize = 64 << 10;
 
 impl Feed {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -69,7 +69,7 @@ fn wake(waker: Option<Waker>) {
 }
 
 /// The app's end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Body(pub(super) Arc<Feed>);
 
 impl Source for Body {

@@ -2,37 +2,28 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use wasgi_engine::PeerGone;
 use wasgi_protocol::gateway::Refusal;
 use wasgi_protocol::http::Body as BodyLength;
 use wasgi_protocol::{Head, scgi, uwsgi};
 
-use super::Wire;
-use super::feed::{Body, Feed, PIECE};
-use super::reply::{StatusLine, poll_piece, write_all};
-use crate::answer::{Connection, Cut, Refused, answer};
+use super::feed::{Body, Feed};
+use super::reply::{Framing, Output, StatusLine};
+use super::{HEAD_PIECE, Plain, left, linger};
+use crate::answer::{Connection, Refused, answer};
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
 use crate::runner::Runner;
 
-/// What is read at a time before the head is there.
-const HEAD_PIECE: usize = 8 << 10;
-
-/// How long what a peer still sends is thrown away before its socket is closed. Closed at once, the system would answer
-/// it with a reset, and the peer could lose the reply it has not read yet.
-const LINGER: Duration = Duration::from_secs(2);
-
 /// Serves the one request of a connection.
 pub(super) async fn serve<S, R>(
     stream: S,
-    wire: Wire,
+    wire: Plain,
     peer: Peer,
     server: Arc<Server<R>>,
     stop: watch::Receiver<Option<Ending>>,
@@ -40,7 +31,7 @@ pub(super) async fn serve<S, R>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Runner,
 {
-    let (mut reading, mut writing) = split(stream);
+    let (mut reading, writing) = split(stream);
     let mut input = Vec::new();
     let read = tokio::select! {
         biased;
@@ -50,8 +41,8 @@ pub(super) async fn serve<S, R>(
     };
     let line = match (wire, &read) {
         // Who speaks HTTP is answered so.
-        (_, Err(NoHead::Refused(Refusal::Http(_)))) | (Wire::Uwsgi, _) => StatusLine::Http,
-        (Wire::Scgi, _) => StatusLine::Cgi,
+        (_, Err(NoHead::Refused(Refusal::Http(_)))) | (Plain::Uwsgi, _) => StatusLine::Http,
+        (Plain::Scgi, _) => StatusLine::Cgi,
     };
     let verdict = match read {
         // A connection without a request: there is nothing to answer.
@@ -83,51 +74,18 @@ pub(super) async fn serve<S, R>(
         feed: Arc::clone(&feed),
         left: length,
     };
+    let output = Output::new(writing, server.limits.write_time);
     let served = async {
         let response = answer(&server, connection, verdict, Body(feed)).await?;
-        let (parts, mut body) = response.into_parts();
-        let mut out = line.head(&parts, &body, is_head);
-        let patience = server.limits.write_time;
-        loop {
-            // What is there goes out together; the head does not wait for what is not.
-            let next = poll_fn(|cx| Poll::Ready(poll_piece(&mut body, cx))).await;
-            let next = match next {
-                Poll::Ready(next) => next,
-                Poll::Pending => {
-                    write_all(&mut writing, &out, patience).await.map_err(|_| Cut)?;
-                    out.clear();
-                    poll_fn(|cx| poll_piece(&mut body, cx)).await
-                }
-            };
-            match next.transpose()? {
-                Some(piece) if out.len() + piece.len() <= PIECE => out.extend_from_slice(&piece),
-                Some(piece) => {
-                    write_all(&mut writing, &out, patience).await.map_err(|_| Cut)?;
-                    out.clear();
-                    write_all(&mut writing, &piece, patience).await.map_err(|_| Cut)?;
-                }
-                None => break,
-            }
-        }
-        write_all(&mut writing, &out, patience).await.map_err(|_| Cut)?;
-        Ok::<(), Cut>(())
+        output.send(response, is_head, line, Framing::Close).await
     };
     let outcome = tokio::select! {
         outcome = served => outcome,
         // Dropping what answers tells the app.
         PeerGone = body.read(&mut reading, &input) => return,
     };
-    if outcome.is_ok() {
-        close(reading, writing).await;
-    }
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self {
-            status: StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
-            what: refusal.to_string().into(),
-        }
+    if outcome.is_ok() && output.end().await.is_ok() {
+        linger(&mut reading).await;
     }
 }
 
@@ -142,7 +100,7 @@ enum NoHead {
 /// Reads a request's head; what has come after it stays in `input`.
 async fn read_head<S, R>(
     reading: &mut ReadHalf<S>,
-    wire: Wire,
+    wire: Plain,
     server: &Server<R>,
     input: &mut Vec<u8>,
 ) -> Result<Head, NoHead>
@@ -154,8 +112,8 @@ where
     let read = async {
         loop {
             let found = match wire {
-                Wire::Uwsgi => uwsgi::head(input, longest),
-                Wire::Scgi => scgi::head(input, longest),
+                Plain::Uwsgi => uwsgi::head(input, longest),
+                Plain::Scgi => scgi::head(input, longest),
             };
             if let Some((head, used)) = found.map_err(NoHead::Refused)? {
                 input.drain(..used);
@@ -223,28 +181,4 @@ impl Incoming {
             self.feed.end(Ok(()));
         }
     }
-}
-
-/// Ready when no request is taken any more.
-async fn left(mut stop: watch::Receiver<Option<Ending>>) {
-    let ending = stop
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|ending| *ending);
-    // Without a server there is nobody to tell.
-    sleep(ending.unwrap_or(Ending::Stop).patience()).await;
-}
-
-/// Says that the reply has ended, and lets the peer read it.
-async fn close<S>(mut reading: ReadHalf<S>, mut writing: WriteHalf<S>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    if writing.shutdown().await.is_err() {
-        return;
-    }
-    let mut unread = vec![0; HEAD_PIECE];
-    let drained = async { while matches!(reading.read(&mut unread).await, Ok(1..)) {} };
-    let _ = timeout(LINGER, drained).await;
 }

@@ -1,5 +1,6 @@
 //! Replies as web servers in front take them: a head as HTTP has it, then the body.
 
+use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,13 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{StatusCode, header};
+use http::{Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+use wasgi_protocol::fastcgi;
 
 use crate::answer::{Cut, ReplyBody};
+
+/// Pieces of a reply that are there at the same time are written together up to this.
+const TOGETHER: usize = 64 << 10;
 
 /// How the first line of a reply is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +33,7 @@ pub(super) enum StatusLine {
 impl StatusLine {
     /// A reply's head with the empty line at its end. `is_head` if it is one to HEAD, whose length is not that of its
     /// body.
-    pub(super) fn head(self, parts: &Parts, body: &ReplyBody, is_head: bool) -> Vec<u8> {
+    fn head(self, parts: &Parts, body: &ReplyBody, is_head: bool) -> Vec<u8> {
         let status = parts.status;
         let mut head = Vec::with_capacity(512);
         head.extend_from_slice(match self {
@@ -65,13 +71,106 @@ impl StatusLine {
 }
 
 /// The next piece of a reply's body.
-pub(super) fn poll_piece(body: &mut ReplyBody, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+fn poll_piece(body: &mut ReplyBody, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
     let frame = Pin::new(body).poll_frame(cx);
     frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())))
 }
 
+/// The connection's end that replies go to. What answers to records of the web server's comes in between.
+pub(super) struct Output<W> {
+    to: Mutex<W>,
+    /// Longest pause in taking it, `write-time`.
+    patience: Duration,
+}
+
+/// How a reply is told from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Its end is the connection's.
+    Close,
+    /// In FastCGI records of this request id.
+    Records(u16),
+}
+
+impl<W: AsyncWrite + Unpin> Output<W> {
+    pub(super) fn new(to: W, patience: Duration) -> Self {
+        Self {
+            to: Mutex::new(to),
+            patience,
+        }
+    }
+
+    /// Writes a reply to its end. `is_head` if it is one to HEAD.
+    ///
+    /// # Errors
+    /// When the reply is cut, or its peer does not take it.
+    pub(super) async fn send(
+        &self,
+        response: Response<ReplyBody>,
+        is_head: bool,
+        line: StatusLine,
+        framing: Framing,
+    ) -> Result<(), Cut> {
+        let (parts, mut body) = response.into_parts();
+        let mut out = Vec::new();
+        framing.push(&line.head(&parts, &body, is_head), &mut out);
+        loop {
+            // What is there goes out together; the head does not wait for what is not.
+            let next = match poll_fn(|cx| Poll::Ready(poll_piece(&mut body, cx))).await {
+                Poll::Ready(next) => next,
+                Poll::Pending => {
+                    self.write(&mut out).await?;
+                    poll_fn(|cx| poll_piece(&mut body, cx)).await
+                }
+            };
+            let Some(piece) = next.transpose()? else { break };
+            if out.len() + piece.len() > TOGETHER {
+                self.write(&mut out).await?;
+            }
+            match framing {
+                Framing::Close if piece.len() > TOGETHER => self.write_bytes(&piece).await?,
+                _ => framing.push(&piece, &mut out),
+            }
+        }
+        if let Framing::Records(id) = framing {
+            fastcgi::push_end(id, &mut out);
+        }
+        self.write(&mut out).await
+    }
+
+    /// Writes all of `bytes`, with nothing in between, and leaves none.
+    pub(super) async fn write(&self, bytes: &mut Vec<u8>) -> Result<(), Cut> {
+        // Whoever is dropped while it waits for its turn has written nothing.
+        let mut to = self.to.lock().await;
+        let bytes = std::mem::take(bytes);
+        write_all(&mut *to, &bytes, self.patience).await.map_err(|_| Cut)
+    }
+
+    async fn write_bytes(&self, bytes: &[u8]) -> Result<(), Cut> {
+        let mut to = self.to.lock().await;
+        write_all(&mut *to, bytes, self.patience).await.map_err(|_| Cut)
+    }
+
+    /// Says that nothing more will come.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    pub(super) async fn end(&self) -> io::Result<()> {
+        self.to.lock().await.shutdown().await
+    }
+}
+
+impl Framing {
+    fn push(self, bytes: &[u8], to: &mut Vec<u8>) {
+        match self {
+            Framing::Close => to.extend_from_slice(bytes),
+            Framing::Records(id) => fastcgi::push_stdout(id, bytes, to),
+        }
+    }
+}
+
 /// Writes all of `bytes`; fails when the peer takes nothing for `patience`.
-pub(super) async fn write_all(
+async fn write_all(
     to: &mut (impl AsyncWrite + Unpin),
     mut bytes: &[u8],
     patience: Duration,
