@@ -188,6 +188,24 @@ impl Running {
         }
     }
 
+    /// Waits until the server has written a text.
+    ///
+    /// # Errors
+    /// If it does not within `patience`.
+    pub fn wait_for(&self, text: &str, patience: Duration) -> Result<(), String> {
+        let begun = Instant::now();
+        while !read_to_string(&self.log).unwrap_or_default().contains(text) {
+            if begun.elapsed() > patience {
+                return Err(format!(
+                    "it has not said {text:?} within {patience:?}: {}",
+                    self.last_words()
+                ));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Memory of the server and its children now.
     pub fn memory(&self) -> Memory {
         let mut sum = Memory::default();

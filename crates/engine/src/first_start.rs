@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use crate::app::{App, Raw, StartError};
 use crate::exchange::Failure;
@@ -12,6 +13,7 @@ use crate::image_file::Unusable;
 use crate::image_key::{Ingredients, Key, NoKey};
 use crate::snapshot::Snapshot;
 use crate::spec::Isolation;
+use crate::ticker::TICK;
 use crate::time_limit::TimeLimit;
 use crate::{abi, warmup};
 
@@ -96,7 +98,7 @@ impl App {
     }
 
     async fn find_or_make(&self) -> Result<FirstStart, StartError> {
-        let (cache, key, found) = match self.apart(Self::look_for_image).await {
+        let (cache, key, found) = match self.apart(|app| app.look_for_image(&|| ())).await {
             Ok(looked) => looked,
             Err(why) => return Ok(FirstStart::of(self.import().await?, why)),
         };
@@ -135,7 +137,7 @@ impl App {
         // What is on disk is the same memory, but the system's cache of a file and not this process's own. Found a little
         // later it is noted as whole, and nobody else need read it.
         tokio::time::sleep(Ingredients::SETTLE).await;
-        let on_disk = self.apart(move |_| cache.find(key).ok().flatten()).await;
+        let on_disk = self.apart(move |_| cache.find(key, &|| ()).ok().flatten()).await;
         Ok(FirstStart {
             snapshot: Some(on_disk.map_or(snapshot, Arc::new)),
             stored: Ok(stored),
@@ -159,19 +161,27 @@ impl App {
             return None;
         }
         let app = self.clone();
-        let looked = self.engine().background.run(move || app.look_for_image());
+        let looked = self.engine().background.run(move || {
+            // A guest's page faults take many times as long while another thread of the process runs: both have to agree on
+            // what is mapped.
+            app.look_for_image(&|| {
+                if app.engine().ticker.is_running() {
+                    thread::sleep(TICK);
+                }
+            })
+        });
         let (_, _, found) = looked.await.ok()?;
         found.ok()?.map(Arc::new)
     }
 
     /// The key of all that goes into the app's image, and the image if it is there.
-    fn look_for_image(&self) -> Result<(ImageCache, Key, Found), NotStored> {
+    fn look_for_image(&self, pause: &dyn Fn()) -> Result<(ImageCache, Key, Found), NotStored> {
         let cache = ImageCache::open(self.engine(), self.spec()).map_err(|source| NotStored::Folder {
             path: ImageCache::path(self.engine()),
             source,
         })?;
         let key = Key::since(self.engine(), self.spec(), self.since())?;
-        let found = cache.find(key);
+        let found = cache.find(key, pause);
         Ok((cache, key, found))
     }
 
@@ -283,7 +293,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::image_file;
+    use crate::image_file::{self, Whole};
     use crate::spec::{AppSpec, Entry, Limits, Mount, Quota};
     use crate::{AppLog, Engine, PythonFiles};
 
@@ -408,9 +418,12 @@ def app(environ, start_response):
         file.read_exact_at(&mut key, 12).expect("key");
         let key = Key(u128::from_le_bytes(key));
         // SAFETY: the file is written again below, with the same memory.
-        let mut snapshot =
-            unsafe { image_file::read(file.try_clone().expect("dup"), key, false, || engine.bare()) }
-                .expect("reads");
+        let mut snapshot = unsafe {
+            image_file::read(file.try_clone().expect("dup"), key, Whole::Known, || {
+                engine.bare()
+            })
+        }
+        .expect("reads");
         snapshot.manifest.taken.wall -= 5 * hour;
         snapshot.manifest.taken.monotonic += day;
         image_file::write(&file, key, &snapshot).expect("writes");

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
-use crate::image_file::{self, Unusable};
+use crate::image_file::{self, Unusable, Whole};
 use crate::image_key::Key;
 use crate::private_folder::{PrivateFolder, checksum};
 use crate::snapshot::Snapshot;
@@ -63,20 +63,24 @@ impl ImageCache {
         format!("{}{key}{SUFFIX}", self.prefix)
     }
 
-    /// The snapshot of this key, if there is one.
+    /// The snapshot of this key, if there is one. Reading its file takes milliseconds, if that must be; `pause` is called
+    /// every now and then.
     ///
     /// # Errors
     /// If what is there cannot be used.
-    pub(crate) fn find(&self, key: Key) -> Result<Option<Snapshot>, Unusable> {
+    pub(crate) fn find(&self, key: Key, pause: &dyn Fn()) -> Result<Option<Snapshot>, Unusable> {
         let Some(file) = self.folder.read(&self.name(key))? else {
             return Ok(None);
         };
         let checked = &self.engine.checked;
         let mark = checked.mark(&file.metadata()?);
-        let is_whole = mark.is_some_and(|mark| checked.has(mark));
+        let whole = match mark.is_some_and(|mark| checked.has(mark)) {
+            true => Whole::Known,
+            false => Whole::Read { pause },
+        };
         // SAFETY: the file comes from a private folder. Only this user can change it, and wasgi itself writes a file before
         // it has its name, never after.
-        let snapshot = unsafe { image_file::read(file, key, is_whole, || self.engine.bare()) }?;
+        let snapshot = unsafe { image_file::read(file, key, whole, || self.engine.bare()) }?;
         if let Some(mark) = mark {
             checked.add(mark);
         }

@@ -79,8 +79,16 @@ pub(crate) fn write(file: &File, key: Key, snapshot: &Snapshot) -> io::Result<()
     file.write_all_at(&header, 0)
 }
 
-/// The snapshot that a file holds. All of the file has been read and checked then, unless that was done before: it
-/// `is_whole`. `bare` is the guest's own image, asked for if the snapshot has rows of it.
+/// How it is known that a file is whole.
+#[derive(Clone, Copy)]
+pub(crate) enum Whole<'p> {
+    /// It was read before.
+    Known,
+    /// All of it is read and checked, with a call of `pause` after each piece.
+    Read { pause: &'p dyn Fn() },
+}
+
+/// The snapshot that a file holds. `bare` is the guest's own image, asked for if the snapshot has rows of it.
 ///
 /// # Errors
 /// [`Unusable`].
@@ -90,7 +98,7 @@ pub(crate) fn write(file: &File, key: Key, snapshot: &Snapshot) -> io::Result<()
 pub(crate) unsafe fn read(
     file: File,
     key: Key,
-    is_whole: bool,
+    whole: Whole<'_>,
     bare: impl FnOnce() -> Result<Arc<Image>, EngineError>,
 ) -> Result<Snapshot, Unusable> {
     let mut header = vec![0; HEADER];
@@ -113,9 +121,9 @@ pub(crate) unsafe fn read(
     if found != expected {
         return Err(Unusable::Length { found, expected });
     }
-    if !is_whole {
+    if let Whole::Read { pause } = whole {
         let mut checksum = Checksum::new(&header[..CHECKSUM]);
-        add_pages(&mut checksum, &file, found)?;
+        add_pages(&mut checksum, &file, found, pause)?;
         if checksum.0.finish_128().to_le_bytes() != header[CHECKSUM..] {
             return Err(Unusable::Checksum);
         }
@@ -250,7 +258,7 @@ impl Checksum {
 /// checksum is.
 ///
 /// It is read rather than mapped: a disk that fails is an error here, and the end of the process there.
-fn add_pages(checksum: &mut Checksum, file: &File, end: u64) -> io::Result<()> {
+fn add_pages(checksum: &mut Checksum, file: &File, end: u64, pause: &dyn Fn()) -> io::Result<()> {
     let page = |at: u64| at - at % PAGE as u64;
     let mut piece = vec![0; PIECE];
     let mut at = HEADER as u64;
@@ -270,6 +278,7 @@ fn add_pages(checksum: &mut Checksum, file: &File, end: u64) -> io::Result<()> {
                 checksum.page(at as usize - HEADER + inside, bytes);
             }
             at += piece.len() as u64;
+            pause();
         }
     }
     Ok(())
@@ -282,6 +291,8 @@ mod tests {
     use super::*;
 
     const KEY: Key = Key(0x1234);
+
+    const WHOLE: Whole<'_> = Whole::Read { pause: &|| () };
 
     /// What the image has in common with the guest's own.
     const ROWS: Range<usize> = 10 * PAGE..30 * PAGE;
@@ -325,7 +336,7 @@ mod tests {
 
     fn open(file: &File) -> Result<Snapshot, Unusable> {
         // SAFETY: what this returns is gone before the file is changed.
-        unsafe { read(file.try_clone().expect("dup"), KEY, false, || Ok(bare())) }
+        unsafe { read(file.try_clone().expect("dup"), KEY, WHOLE, || Ok(bare())) }
     }
 
     fn said(file: &File) -> String {

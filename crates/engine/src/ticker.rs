@@ -45,6 +45,11 @@ impl Ticker {
         })
     }
 
+    /// Whether a guest is running, or may be.
+    pub(crate) fn is_running(&self) -> bool {
+        self.shared.running.load(Ordering::SeqCst) > 0
+    }
+
     /// Keeps the clock going until the returned value is dropped.
     pub(crate) fn run(&self) -> Running {
         // Sequentially consistent with `tick`: either it sees this count before it rests, or we see that it rests.
