@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
+use wasgi_server::ascii_json;
 
 use crate::admin::{self, Admin};
 use crate::columns::{self, Column};
@@ -46,7 +47,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         all.retain(|request| request["app"].as_str() == Some(app));
     }
     let text = match matches.get_flag("json") {
-        true => format!("{}\n", terminal::json(&requests)),
+        true => format!("{}\n", ascii_json(&requests)),
         false => {
             let width = match stdout().is_terminal() {
                 true => terminal::size().0,

@@ -1,10 +1,8 @@
 //! The user's terminal: its size, its keys, and a screen of its own for as long as one is needed.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write, stdin, stdout};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use serde_json::Value;
 
 /// Columns and lines, where the terminal does not tell.
 const USUAL: (usize, usize) = (80, 24);
@@ -21,24 +19,6 @@ pub(crate) fn size() -> (usize, usize) {
 pub(crate) fn is_there() -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     stdout().is_terminal() && stdin().is_terminal() && !is_dumb
-}
-
-/// JSON in ASCII: what it holds of strangers moves no cursor.
-pub(crate) fn json(value: &Value) -> String {
-    let mut ascii = String::new();
-    for character in value.to_string().chars() {
-        match character {
-            // JSON has escaped the other control characters.
-            ' '..='~' => ascii.push(character),
-            _ => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    // Writing to a `String` does not fail.
-                    let _ = write!(ascii, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    ascii
 }
 
 /// A screen beside the one with the shell's lines, and keys as they are pressed. Everything is as it was once this is

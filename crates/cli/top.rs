@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
+use wasgi_server::ascii_json;
 
 use crate::admin::{self, Admin};
 use crate::failure::Failure;
@@ -94,7 +95,7 @@ fn once(admin: &Admin, sort: Sort, json: bool) -> anyhow::Result<()> {
     }
     table::sort(&mut apps, sort);
     let text = match json {
-        true => terminal::json(&apps.iter().map(Figures::json).collect::<Value>()),
+        true => ascii_json(&apps.iter().map(Figures::json).collect::<Value>()),
         false => table::table(&apps, usize::MAX).join("\n"),
     };
     writeln!(stdout(), "{text}").context("cannot write")

@@ -4,7 +4,7 @@ pub(crate) mod exchange;
 mod reply;
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -62,6 +62,24 @@ pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     /// For the client.
     pub(crate) what: Cow<'static, str>,
+}
+
+impl Refused {
+    /// For what a codec found wrong, with the status that it names.
+    pub(crate) fn invalid(status: u16, refusal: impl Display) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
+            what: refusal.to_string().into(),
+        }
+    }
+
+    /// For a head that is not there in time.
+    pub(crate) fn late() -> Self {
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            what: "the request's head took too long".into(),
+        }
+    }
 }
 
 /// Answers a request, whichever wire has brought it. `body` is read if the head says that there is one.

@@ -14,10 +14,9 @@ mod reply;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use wasgi_protocol::gateway::Refusal;
 
 use crate::answer::Refused;
@@ -82,17 +81,6 @@ pub(crate) async fn serve<S, R>(
     }
 }
 
-/// Ready when no request is taken any more.
-async fn left(mut stop: watch::Receiver<Option<Ending>>) {
-    let ending = stop
-        .wait_for(Option::is_some)
-        .await
-        .ok()
-        .and_then(|ending| *ending);
-    // Without a server there is nobody to tell.
-    sleep(ending.unwrap_or(Ending::Stop).patience()).await;
-}
-
 /// Lets the peer read what has been sent to it.
 async fn linger(reading: &mut (impl AsyncRead + Unpin)) {
     let mut unread = vec![0; HEAD_PIECE];
@@ -102,9 +90,6 @@ async fn linger(reading: &mut (impl AsyncRead + Unpin)) {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self {
-            status: StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
-            what: refusal.to_string().into(),
-        }
+        Self::invalid(refusal.status(), refusal)
     }
 }

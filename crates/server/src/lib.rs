@@ -44,7 +44,7 @@ pub use error_pages::ErrorPages;
 pub use fleet::{Fleet, Loaded, Loader};
 pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
-pub use log::{AccessFormat, Log, Tail, harmless};
+pub use log::{AccessFormat, Log, Tail, ascii_json, harmless};
 pub use metrics::{Dropped, Figures};
 pub use request_id::RequestId;
 pub use route::Routes;

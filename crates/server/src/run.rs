@@ -126,6 +126,17 @@ impl Ending {
             Ending::Handover => LEAVE_TIME,
         }
     }
+
+    /// Ready when connections may no longer go on as they do, after an ending in `stop`.
+    pub(crate) async fn left(mut stop: watch::Receiver<Option<Self>>) {
+        let ending = stop
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|ending| *ending);
+        // Without a server there is nobody to tell.
+        sleep(ending.unwrap_or(Self::Stop).patience()).await;
+    }
 }
 
 /// Serves until `shutdown` is ready; then takes no more connections or requests, lets those that run finish, for at

@@ -1,7 +1,6 @@
 //! What the operator can ask for.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +16,7 @@ use tokio::sync::mpsc;
 use super::requests::{self, Killed};
 use super::token::Token;
 use super::{apps, prometheus, stats};
-use crate::log::Tail;
+use crate::log::{Tail, ascii_json};
 use crate::run::Server;
 use crate::runner::Runner;
 use crate::site::Site;
@@ -267,22 +266,8 @@ fn log(Tail { recent, mut lines }: Tail, follows: bool) -> Response<Answer> {
     with_type(Response::new(Answer::Lines(from)), TEXT)
 }
 
-/// In ASCII, so that what a client has sent moves no terminal's cursor, whoever shows it.
 fn json(value: &Value) -> Response<Answer> {
-    let mut ascii = String::new();
-    for character in value.to_string().chars() {
-        match character {
-            // JSON has escaped the other control characters.
-            ' '..='~' => ascii.push(character),
-            _ => {
-                for unit in character.encode_utf16(&mut [0; 2]) {
-                    // Writing to a `String` does not fail.
-                    let _ = write!(ascii, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    of(StatusCode::OK, JSON, ascii)
+    of(StatusCode::OK, JSON, ascii_json(value))
 }
 
 fn text(status: StatusCode, what: &str) -> Response<Answer> {

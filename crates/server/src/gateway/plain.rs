@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, split};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -14,7 +13,7 @@ use wasgi_protocol::{Head, scgi, uwsgi};
 
 use super::feed::{Body, Feed};
 use super::reply::{Framing, Output, StatusLine};
-use super::{HEAD_PIECE, Plain, left, linger};
+use super::{HEAD_PIECE, Plain, linger};
 use crate::answer::{Connection, Refused, answer};
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
@@ -37,7 +36,7 @@ pub(super) async fn serve<S, R>(
         biased;
         read = read_head(&mut reading, wire, &server, &mut input) => read,
         // It has no request yet.
-        () = left(stop) => return,
+        () = Ending::left(stop) => return,
     };
     let line = match (wire, &read) {
         // Who speaks HTTP is answered so.
@@ -48,11 +47,7 @@ pub(super) async fn serve<S, R>(
         // A connection without a request: there is nothing to answer.
         Err(NoHead::Gone) => return,
         Ok(head) => Ok(head),
-        Err(NoHead::Late) => {
-            let what = "the request's head took too long".into();
-            let status = StatusCode::REQUEST_TIMEOUT;
-            Err(Refused { status, what })
-        }
+        Err(NoHead::Late) => Err(Refused::late()),
         Err(NoHead::Refused(refusal)) => Err(refusal.into()),
     };
     if let Err(Refused { what, .. }) = &verdict {

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
-use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf, split};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +16,7 @@ use wasgi_protocol::http::Body as BodyLength;
 
 use super::feed::{Body, Feed};
 use super::reply::{Framing, Output, StatusLine};
-use super::{HEAD_PIECE, left, linger};
+use super::{HEAD_PIECE, linger};
 use crate::answer::{Connection, Cut, Refused, answer};
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
@@ -47,7 +46,7 @@ pub(super) async fn serve<S, R>(
         log: server.log.clone(),
         turns: None,
     });
-    let left = left(stop.clone());
+    let left = Ending::left(stop.clone());
     tokio::pin!(left);
     let mut patience = server.limits.head_time;
     loop {
@@ -210,11 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
     }
 
     fn late(&self) -> NoHead {
-        let refused = Refused {
-            status: StatusCode::REQUEST_TIMEOUT,
-            what: "the request's head took too long".into(),
-        };
-        NoHead::Refused(refused, self.how())
+        NoHead::Refused(Refused::late(), self.how())
     }
 
     /// How the request that has been begun is answered.

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Request as HttpRequest;
 use http::header::{self, HeaderValue};
-use http::{Request as HttpRequest, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::sleep;
 use wasgi_engine::PeerGone;
 use wasgi_protocol::Head;
 use wasgi_protocol::http::Refusal;
@@ -34,7 +33,7 @@ pub(crate) async fn serve<S, R>(
     stream: S,
     peer: Peer,
     server: Arc<Server<R>>,
-    mut stop: watch::Receiver<Option<Ending>>,
+    stop: watch::Receiver<Option<Ending>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Runner,
@@ -74,19 +73,10 @@ pub(crate) async fn serve<S, R>(
         .serve_connection(wire, service);
     tokio::pin!(served);
     // Errors are peers that went away, or replies that were cut and logged.
-    let leave = async {
-        let ending = stop
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|ending| *ending);
-        // Without a server there is nobody to tell.
-        sleep(ending.unwrap_or(Ending::Stop).patience()).await;
-    };
     tokio::select! {
         biased;
         _ = &mut served => return,
-        () = leave => served.as_mut().graceful_shutdown(),
+        () = Ending::left(stop) => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
 }
@@ -94,14 +84,8 @@ pub(crate) async fn serve<S, R>(
 impl From<turns::Refused> for Refused {
     fn from(refused: turns::Refused) -> Self {
         match refused {
-            turns::Refused::Invalid(refusal) => Self {
-                status: StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST),
-                what: refusal.to_string().into(),
-            },
-            turns::Refused::TimedOut => Self {
-                status: StatusCode::REQUEST_TIMEOUT,
-                what: "the request's head took too long".into(),
-            },
+            turns::Refused::Invalid(refusal) => Self::invalid(refusal.status(), refusal),
+            turns::Refused::TimedOut => Self::late(),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use serde_json::Value;
+
 /// Appends `text` without what could end the line or move a terminal's cursor: control characters (C0, DEL, C1), line
 /// and paragraph separators, and the marks that reorder text become `\r`, `\x1b`, `\u{202e}`. Tabs stay.
 pub(super) fn escape(line: &mut String, text: fmt::Arguments<'_>) {
@@ -92,4 +94,21 @@ pub(crate) fn json(line: &mut String, bytes: &[u8]) {
         }
     }
     line.push('"');
+}
+/// JSON in ASCII: what it holds of strangers moves no terminal's cursor, whoever shows it.
+pub fn ascii_json(value: &Value) -> String {
+    let mut ascii = String::new();
+    for character in value.to_string().chars() {
+        match character {
+            // JSON has escaped the other control characters.
+            ' '..='~' => ascii.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    // Writing to a `String` does not fail.
+                    let _ = write!(ascii, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    ascii
 }
