@@ -75,6 +75,8 @@ pub(super) async fn serve<S, R>(
         output.send(response, is_head, line, Framing::Close).await
     };
     let outcome = tokio::select! {
+        // The request is known before its peer may be gone: it has its line in the log.
+        biased;
         outcome = served => outcome,
         // Dropping what answers tells the app.
         PeerGone = body.read(&mut reading, &input) => return,

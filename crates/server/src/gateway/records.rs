@@ -87,6 +87,8 @@ pub(super) async fn serve<S, R>(
                 .await
         };
         let over = tokio::select! {
+            // The request is known before its peer may be gone: it has its line in the log.
+            biased;
             served = served => match served {
                 Ok(()) => None,
                 Err(Cut) => return,
