@@ -23,6 +23,7 @@ use std::slice;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// Unit in which memory is shared, copied and compared: the system's page on x86-64, and a divisor of wasm's.
@@ -49,6 +50,21 @@ pub(crate) struct Base {
 
 /// Fewest pages of a row. Each row is a mapping of its own in each instance, of which a process may have some 65,000.
 const ROW: usize = 16;
+
+/// Most tries to seal an image; the kernel itself waits 75 ms in each.
+const SEAL_TRIES: usize = 40;
+
+/// Seals a file that nobody else knows. The kernel refuses to while anything holds one of its pages, itself included: one
+/// that it is moving or reclaiming just then is held for a moment.
+fn while_busy(mut seal: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    for _ in 1..SEAL_TRIES {
+        match seal() {
+            Err(Errno::BUSY) => {}
+            done => return done,
+        }
+    }
+    seal()
+}
 
 /// Most rows of an image. The constants of the guest are one or two.
 pub(crate) const MAX_ROWS: usize = 8;
@@ -137,10 +153,8 @@ impl Image {
         for (at, bytes) in used_parts(memory, rows) {
             file.write_all_at(bytes, at as u64)?;
         }
-        rustix::fs::fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
-        )?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+        while_busy(|| rustix::fs::fcntl_add_seals(&file, seals))?;
         // SAFETY: the file has this length, and the seals keep it as it is.
         unsafe { Self::of_file(file.into(), 0, memory.len(), base) }
     }
@@ -277,6 +291,18 @@ impl Drop for View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_that_the_kernel_holds_for_a_moment_is_waited_for_not_for_ever() {
+        let sealed_by = |mut answers: Vec<rustix::io::Result<()>>| {
+            let answered = while_busy(|| answers.pop().unwrap_or(Err(Errno::BUSY)));
+            (answered, answers.len())
+        };
+        let busy = Err(Errno::BUSY);
+        assert_eq!(sealed_by(vec![Err(Errno::PERM), Ok(()), busy, busy]), (Ok(()), 1));
+        assert_eq!(sealed_by(vec![Ok(()), Err(Errno::PERM)]), (Err(Errno::PERM), 1));
+        assert_eq!(sealed_by(vec![]), (busy, 0));
+    }
 
     #[test]
     fn an_image_holds_its_parts_and_zero_elsewhere() {
