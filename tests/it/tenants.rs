@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -353,6 +354,15 @@ const CONNECTIONS: usize = 64;
 const REQUESTS: usize = 100_000;
 const RELOADS: usize = 20;
 
+/// Lets the clients stop, whether the test passes or not: who waits for them would wait for ever.
+struct StopClients<'a>(&'a AtomicBool);
+
+impl Drop for StopClients<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 #[test]
 fn reloads_under_load_lose_no_request() {
     let host = Host::new(
@@ -361,9 +371,8 @@ fn reloads_under_load_lose_no_request() {
     host.app("shop", &format!("{LEAST}workers = 2\n"), "load 0");
     let server = host.start();
     server.ask("shop.test", "/").expect(200);
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    use std::sync::atomic::Ordering::SeqCst;
+    let done = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..CONNECTIONS {
             scope.spawn(|| {
@@ -380,22 +389,23 @@ fn reloads_under_load_lose_no_request() {
                 }
             });
         }
-        for round in 1..=RELOADS {
-            // Spread over the load.
+        let _stopped = StopClients(&stop);
+        let wait_for = |requests| {
             let deadline = Instant::now() + 10 * PATIENCE;
-            while done.load(SeqCst) < REQUESTS * round / (RELOADS + 1) {
+            while done.load(SeqCst) < requests {
                 assert!(Instant::now() < deadline, "{} requests only", done.load(SeqCst));
                 thread::sleep(Duration::from_millis(1));
             }
+        };
+        for round in 1..=RELOADS {
+            // Spread over the load.
+            wait_for(REQUESTS * round / (RELOADS + 1));
             let mark = server.log.mark();
             server.rewrite("tenants/shop/app.py", &code(&format!("load {round}")));
             server.signal(Signal::HUP);
             server.log.wait_for(mark, "reload: 1 apps, 0 failed");
         }
-        while done.load(SeqCst) < REQUESTS {
-            thread::sleep(Duration::from_millis(1));
-        }
-        stop.store(true, SeqCst);
+        wait_for(REQUESTS);
     });
     assert_eq!(
         server.ask("shop.test", "/").expect(200).text(),
