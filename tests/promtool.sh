@@ -2,7 +2,7 @@
 # Prometheus's own checker for /metrics, out of Debian's package: unpacked as the file that is named, not installed.
 set -euo pipefail
 
-into=$(realpath -m "${1:?usage: promtool.sh FILE}")
+into=$(realpath -ms "${1:?usage: promtool.sh FILE}")
 
 say() { printf 'tests: %s\n' "$*" >&2; }
 
