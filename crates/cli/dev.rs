@@ -159,8 +159,8 @@ impl Developed<'_> {
                         StaticFiles::default()
                     }
                 };
-                self.site
-                    .serve(Generation::new(pool, config.limits.clone(), statics));
+                let (limits, compress) = (config.limits.clone(), config.compress.clone());
+                self.site.serve(Generation::new(pool, limits, statics, compress));
                 let (name, seconds) = (&config.app.name, begun.elapsed().as_secs_f64());
                 self.log.note(format_args!(
                     "app {name} is loaded ({seconds:.1} s); it is loaded anew when a file changes"

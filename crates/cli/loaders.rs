@@ -47,6 +47,7 @@ impl Workshop {
             workers: workers(app.workers, most),
             max_requests: app.max_requests,
             limits: limits.clone(),
+            compress: config.compress.clone(),
             routes: app.routes.clone(),
             is_pinned,
             probe: app.probe.clone(),

@@ -186,6 +186,7 @@ mod tests {
             log: wasgi_config::Logging::default(),
             trace: None,
             statics: Vec::new(),
+            compress: None,
             admin: wasgi_config::Admin::default(),
             proxy: None,
         };

@@ -9,6 +9,7 @@ mod server;
 mod admin;
 mod bill;
 mod check_isolation;
+mod compress;
 mod config;
 mod copies;
 mod density;

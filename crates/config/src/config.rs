@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::admin::Admin;
+use crate::compress::Compress;
 use crate::log::Logging;
 use crate::proxy::Proxy;
 use crate::route::Route;
@@ -29,6 +30,8 @@ pub struct Config {
     pub trace: Option<Tracing>,
     /// `[static]`: folders that the server answers from itself, longest mount first.
     pub statics: Vec<StaticMount>,
+    /// `[compress]`: which replies are compressed; `None` for none.
+    pub compress: Option<Compress>,
     /// `[admin]`: where the server is looked at and steered.
     pub admin: Admin,
     /// `[proxy]`: what is in front, and what its word counts for; `None` if nothing is said.

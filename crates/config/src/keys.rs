@@ -35,6 +35,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
+    ("compress", crate::compress::KEYS),
     ("admin", admin::KEYS),
     ("proxy", crate::proxy::KEYS),
 ];
@@ -51,6 +52,10 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("fastcgisocket", "listen", "fastcgi"),
     ("forwardedallowips", "proxy", "trust"),
     ("forwarderheaders", "proxy", "headers"),
+    ("gzip", "compress", "encodings"),
+    ("gzipcomplevel", "compress", "level"),
+    ("gzipminlength", "compress", "min-size"),
+    ("gziptypes", "compress", "types"),
     ("harakiri", "limits", "time"),
     ("home", "app", "venv"),
     ("host", "listen", "http"),
@@ -91,7 +96,7 @@ fn keys(table: &str) -> Vec<&'static str> {
 /// What to write instead of the unknown `key` in `[table]`, or at the top when `table` is empty.
 pub(crate) fn hint(table: &str, key: &str) -> String {
     const NAMES: &[&str] = &[
-        "app", "listen", "limits", "log", "trace", "files", "static", "admin", "proxy",
+        "app", "listen", "limits", "log", "trace", "files", "static", "compress", "admin", "proxy",
     ];
     let typed = plain(key);
     if table.is_empty()
@@ -115,7 +120,7 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
         };
     }
     match table {
-        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [admin] and [proxy]"
+        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]"
             .to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
     }
@@ -201,7 +206,7 @@ mod tests {
             (
                 "",
                 "quux",
-                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [admin] and [proxy]",
+                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]",
             ),
             (
                 "listen",

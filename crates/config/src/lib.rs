@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod compress;
 mod config;
 mod keys;
 mod limits;
@@ -27,6 +28,7 @@ use std::{fs, io};
 
 pub use address::{Address, AddressError, Passed};
 pub use admin::Admin;
+pub use compress::{Compress, Compressor, MediaType};
 pub use config::{App, Config, Entry, Grant, Https, Isolation, Limits, Listen, Secret};
 pub use limits::{LIMITS, LimitKey};
 pub use log::{APP, AccessFormat, LogTo, Logging};

@@ -6,6 +6,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use crate::admin::RawAdmin;
+use crate::compress::RawCompress;
 use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::log::RawLog;
@@ -49,6 +50,7 @@ pub(crate) struct Raw {
     pub log: RawLog,
     pub trace: RawTrace,
     pub statics: Vec<RawStatic>,
+    pub compress: RawCompress,
     pub admin: RawAdmin,
     pub proxy: RawProxy,
     /// Line of `[app]`, to blame for what is missing from it.
@@ -201,7 +203,8 @@ impl Reader<'_> {
         for (name, value) in document {
             let table = name.get_ref().as_ref();
             match table {
-                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" | "admin" | "proxy" => {}
+                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" | "compress" | "admin"
+                | "proxy" => {}
                 _ => {
                     self.unknown("", name);
                     continue;
@@ -221,6 +224,7 @@ impl Reader<'_> {
                     "log" => self.log(key, value),
                     "trace" => self.trace(key, value),
                     "static" => self.static_mount(key, value),
+                    "compress" => self.compress(key, value),
                     "admin" => self.admin(key, value),
                     "proxy" => self.proxy(key, value),
                     _ => self.grant(key, value),

@@ -67,6 +67,7 @@ impl Resolver<'_> {
         let proxy = self.proxy(&raw.proxy);
         let files = self.grants(raw, &["/app", "/tmp"]);
         let statics = self.statics(raw);
+        let compress = self.compress(&raw.compress);
         for (grant, typed) in &files {
             let code = root
                 .iter()
@@ -112,6 +113,7 @@ impl Resolver<'_> {
             log,
             trace,
             statics,
+            compress,
             admin,
             proxy,
         })

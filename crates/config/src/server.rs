@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::admin::Admin;
+use crate::compress;
 use crate::config::{Config, Limits, Listen};
 use crate::limits::LimitKey;
 use crate::log::Logging;
@@ -54,6 +55,7 @@ pub struct ServerConfig {
     defaults: Raw,
     caps: Vec<(&'static LimitKey, u64)>,
     workers_cap: Option<i64>,
+    compress_cap: Option<i64>,
     own: Vec<Own>,
 }
 
@@ -102,6 +104,7 @@ impl Resolver<'_> {
             defaults,
             caps,
             workers_cap,
+            compress_cap,
             ..
         } = typed;
         if typed.apps.is_empty() && !raw.spoilt.iter().any(|key| key == "apps") {
@@ -144,8 +147,10 @@ impl Resolver<'_> {
             }
         }
         let workers_cap = workers_cap.and_then(|at| self.range(&at, 1, 256));
+        let compress_cap = compress_cap.and_then(|at| self.level_cap(&at));
         // Only to see whether they are right: they are resolved again with each app.
         self.limits(&defaults);
+        self.compress(&defaults.compress);
         for (at, low, high) in [
             (&defaults.workers, 1, 256),
             (&defaults.max_requests, 0, i64::MAX),
@@ -182,8 +187,20 @@ impl Resolver<'_> {
             defaults,
             caps: checked,
             workers_cap,
+            compress_cap,
             own,
         })
+    }
+
+    /// `compress-level` of `[caps]`.
+    fn level_cap(&mut self, at: &At<i64>) -> Option<i64> {
+        if !(0..=compress::LEVEL_MAX).contains(&at.value) {
+            let what = format!("{} is not from 0 to {}", at.value, compress::LEVEL_MAX);
+            let hint = "write 0 to have no replies compressed, or a level of [compress]";
+            self.problems.push(at.problem(what, hint));
+            return None;
+        }
+        Some(at.value)
     }
 
     fn own(&mut self, typed: read::RawOwn) -> Own {
@@ -337,6 +354,7 @@ impl ServerConfig {
         raw.max_requests = raw.max_requests.take().or_else(|| defaults.max_requests.clone());
         raw.isolation = raw.isolation.take().or_else(|| defaults.isolation.clone());
         raw.snapshot_cache = raw.snapshot_cache.or(defaults.snapshot_cache).or(Some(true));
+        raw.compress.fill_in(&defaults.compress);
         // How much of the machine an app gets beside others is not its owner's to say.
         let weight = own.and_then(|own| own.weight.clone());
         raw.weight = weight.or_else(|| defaults.weight.clone());
@@ -370,6 +388,7 @@ impl ServerConfig {
                 format!("write {cap} or less, or leave it out"),
             ));
         }
+        problems.extend(self.compress_cap.and_then(|cap| raw.compress.over_cap(cap)));
         problems
     }
 
@@ -387,6 +406,12 @@ impl ServerConfig {
         }
         if let Some(cap) = self.workers_cap.and_then(|cap| u32::try_from(cap).ok()) {
             config.app.workers = config.app.workers.min(cap);
+        }
+        if let Some(cap) = self.compress_cap.and_then(|cap| u32::try_from(cap).ok()) {
+            config.compress = config.compress.take().filter(|_| cap > 0);
+            if let Some(compress) = &mut config.compress {
+                compress.level = compress.level.min(cap);
+            }
         }
     }
 }

@@ -135,6 +135,32 @@ fn an_app_lowers_limits_and_passes_no_cap() {
 }
 
 #[test]
+fn replies_are_compressed_no_harder_than_the_operator_lets_them() {
+    let folder = Folder::new();
+    let server = |more: &str| folder.server(&format!("{APPS}{more}")).unwrap();
+    let level = |server: &ServerConfig, app: &str| {
+        let app = folder.app(server, "a", &format!("{LEAST}{app}"));
+        app.map(|app| app.config.compress.map(|compress| compress.level))
+    };
+    let usual = server("[defaults.compress]\nencodings = [\"gzip\"]\n[caps]\ncompress-level = 3\n");
+    assert_eq!(level(&usual, ""), Ok(Some(3)));
+    assert_eq!(level(&usual, "[compress]\nlevel = 2\n"), Ok(Some(2)));
+    assert_eq!(level(&usual, "[compress]\nencodings = []\n"), Ok(None));
+    assert_eq!(
+        level(&usual, "[compress]\nlevel = 5\n").unwrap_err(),
+        "a/app.toml:4: compress.level: 5 passes the operator's cap of 3\n\
+         hint: write 3 or less, or leave it out"
+    );
+    let never = server("[caps]\ncompress-level = 0\n");
+    assert_eq!(level(&never, ""), Ok(None));
+    assert_eq!(
+        level(&never, "[compress]\nencodings = [\"br\"]\n").unwrap_err(),
+        "a/app.toml:4: compress.encodings: the operator of the server has no replies compressed\n\
+         hint: leave [compress] out"
+    );
+}
+
+#[test]
 fn an_app_names_its_own_folder_and_what_is_granted() {
     let folder = Folder::new();
     for name in ["shared", "for-a", "secret", "a", "b/data"] {

@@ -1,5 +1,7 @@
 //! One request: verdict, limits, environ, worker, reply.
 
+mod coder;
+mod compress;
 pub(crate) mod exchange;
 mod reply;
 
@@ -237,7 +239,10 @@ async fn decide<R: Runner>(
     };
     let exchange = waiting.stay();
     match start {
-        Start::Reply(head, all) => Ok(of_app(head, all, record, exchange)),
+        Start::Reply(head, all) => {
+            let compress = generation.compress.as_ref();
+            Ok(of_app(head, all, record, exchange, compress))
+        }
         Start::Failed(failure) => {
             exchange.leave(true);
             failed(record, &failure)

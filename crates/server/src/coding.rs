@@ -1,6 +1,8 @@
 //! Content codings: which of them a client takes (RFC 9110 12.5.3).
 
-/// A way to compress content, in the order in which they are chosen where a client likes several alike.
+use wasgi_config::Compressor;
+
+/// A way to compress content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     /// RFC 7932.
@@ -12,6 +14,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
+    /// In the order in which they are chosen for files where a client likes several alike.
     pub(crate) const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
     /// As in Content-Encoding.
@@ -29,6 +32,15 @@ impl Coding {
             Coding::Brotli => ".br",
             Coding::Zstd => ".zst",
             Coding::Gzip => ".gz",
+        }
+    }
+}
+
+impl From<Compressor> for Coding {
+    fn from(compressor: Compressor) -> Self {
+        match compressor {
+            Compressor::Brotli => Coding::Brotli,
+            Compressor::Gzip => Coding::Gzip,
         }
     }
 }
@@ -67,11 +79,13 @@ impl Accepted {
         }
     }
 
-    /// The best of the codings that are on offer; `None` to send it as it is.
-    pub(crate) fn best(self, offered: impl Fn(Coding) -> bool) -> Option<Coding> {
+    /// The best of the codings that are on offer, the first of those that the client likes alike; `None` to send it as it
+    /// is.
+    pub(crate) fn best(self, offered: impl IntoIterator<Item = Coding>) -> Option<Coding> {
         let mut best: Option<(u16, Coding)> = None;
-        for (weight, coding) in self.codings.into_iter().zip(Coding::ALL) {
-            if weight > 0 && best.is_none_or(|(other, _)| weight > other) && offered(coding) {
+        for coding in offered {
+            let weight = self.codings[coding as usize];
+            if weight > 0 && best.is_none_or(|(other, _)| weight > other) {
                 best = Some((weight, coding));
             }
         }
@@ -126,9 +140,11 @@ mod tests {
             ("", ALL, None),
             ("br", &[], None),
         ] {
-            let best = Accepted::of(Some(field.as_bytes())).best(|coding| offered.contains(&coding));
+            let best = Accepted::of(Some(field.as_bytes())).best(offered.iter().copied());
             assert_eq!(best, expected, "{field}");
         }
-        assert_eq!(Accepted::of(None).best(|_| true), None);
+        assert_eq!(Accepted::of(None).best(Coding::ALL), None);
+        let both = Accepted::of(Some(b"br, gzip"));
+        assert_eq!(both.best([Gzip, Brotli]), Some(Gzip));
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use wasgi_config::{Limits, Route};
+use wasgi_config::{Compress, Limits, Route};
 
 use crate::budget::Budget;
 use crate::log::Log;
@@ -65,6 +65,8 @@ pub struct Loaded<R> {
     pub limits: Limits,
     /// Its files that are sent without asking it.
     pub statics: StaticFiles,
+    /// Which of its replies are compressed.
+    pub compress: Option<Compress>,
     /// Where it is served.
     pub routes: Vec<Route>,
     /// Whether the routes are the operator's word, before which others' claims give way.
@@ -259,11 +261,12 @@ impl<L: Loader> Fleet<L> {
             max_requests,
             limits,
             statics,
+            compress,
             ..
         } = loaded;
         let (log, guests) = (self.log.clone(), self.guests.clone());
         let pool = Pool::start(runner, workers, max_requests, &limits, &self.budget, log, guests);
-        Ok(Generation::new(pool.await?, limits, statics))
+        Ok(Generation::new(pool.await?, limits, statics, compress))
     }
 
     /// A place among those that may import an app.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use wasgi_config::Limits;
+use wasgi_config::{Compress, Limits};
 use wasgi_engine::{At, Track};
 
 use crate::metrics::{Figures, Held, Metrics};
@@ -19,16 +19,23 @@ pub struct Generation<R: Runner> {
     pub(crate) limits: Limits,
     pub(crate) statics: StaticFiles,
     pub(crate) rate: Option<Rate>,
+    pub(crate) compress: Option<Compress>,
 }
 
 impl<R: Runner> Generation<R> {
     /// Of `limits` the server takes what concerns requests and bodies. Requests for `statics` are not given to `pool`.
-    pub fn new(pool: Arc<Pool<R>>, limits: Limits, statics: StaticFiles) -> Arc<Self> {
+    pub fn new(
+        pool: Arc<Pool<R>>,
+        limits: Limits,
+        statics: StaticFiles,
+        compress: Option<Compress>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rate: Rate::new(limits.rate),
             pool,
             limits,
             statics,
+            compress,
         })
     }
 }
@@ -404,7 +411,12 @@ pub(crate) mod tests {
     /// A server of one app.
     pub(crate) fn of_one<R: Runner>(pool: Arc<Pool<R>>, limits: Limits, log: Log) -> Arc<Server<R>> {
         let site = Site::new(pool.name());
-        site.serve(Generation::new(pool, limits.clone(), StaticFiles::default()));
+        site.serve(Generation::new(
+            pool,
+            limits.clone(),
+            StaticFiles::default(),
+            None,
+        ));
         let server = Server::new(limits, log);
         let route = Route {
             host: Host::Any,

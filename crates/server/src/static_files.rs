@@ -290,7 +290,11 @@ impl Mount {
             }
         }
         let varies = siblings.iter().any(Option::is_some);
-        let coding = accepted.best(|coding| siblings[coding as usize].is_some());
+        let coding = accepted.best(
+            Coding::ALL
+                .into_iter()
+                .filter(|&coding| siblings[coding as usize].is_some()),
+        );
         let chosen = coding.and_then(|coding| siblings[coding as usize].take());
         Ok(Place::File(Chosen::new(
             chosen.unwrap_or(file),

@@ -20,11 +20,12 @@ pub(super) struct RawServer {
     pub builders: Option<At<i64>>,
     /// `[listen]`, `[limits]`, `[log]`, `[trace]`, `[admin]` and `[proxy]`.
     pub raw: Raw,
-    /// `[defaults]` and `[defaults.limits]`.
+    /// `[defaults]` and what is below it.
     pub defaults: Raw,
     /// `[caps]`.
     pub caps: Vec<(&'static LimitKey, At<Typed>)>,
     pub workers_cap: Option<At<i64>>,
+    pub compress_cap: Option<At<i64>>,
     pub own: Vec<RawOwn>,
 }
 
@@ -126,11 +127,16 @@ impl RawServer {
                         reader.limit(key, value);
                     }
                 }
+                "compress" => {
+                    for (key, value) in reader.table("defaults.compress", value) {
+                        reader.compress(key, value);
+                    }
+                }
                 _ if KEYS.contains(&key) => reader.app(name, value),
                 _ => {
                     let at = reader.at(&format!("defaults.{key}"), name, ());
                     let hint = format!(
-                        "the keys here are {}, and those of [defaults.limits]",
+                        "the keys here are {}, and those of [defaults.limits] and [defaults.compress]",
                         KEYS.join(", ")
                     );
                     reader.problems.push(at.problem("unknown key", hint));
@@ -146,10 +152,13 @@ impl RawServer {
         for (name, value) in reader.table("caps", value) {
             match name.get_ref().as_ref() {
                 "workers" => self.workers_cap = reader.number("caps.workers", value, "8"),
+                "compress-level" => {
+                    self.compress_cap = reader.number("caps.compress-level", value, "4");
+                }
                 key if LIMITS.iter().any(|limit| limit.name == key) => reader.limit(name, value),
                 key => {
                     let at = reader.at(&format!("caps.{key}"), name, ());
-                    let hint = "the keys here are workers and those of [limits]";
+                    let hint = "the keys here are workers, compress-level and those of [limits]";
                     reader.problems.push(at.problem("unknown key", hint));
                 }
             }

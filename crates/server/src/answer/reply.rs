@@ -11,11 +11,14 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
+use wasgi_config::Compress;
 use wasgi_engine::{BodyError, Failure, ReplyHead};
 use wasgi_protocol::Head;
 use wasgi_protocol::forwarded::Client;
 
 use super::Connection;
+use super::coder::Coder;
+use super::compress;
 use super::exchange::{Exchange, Piece};
 use crate::bill::{Bill, Cost, Line, Meter};
 use crate::content::Content;
@@ -281,6 +284,7 @@ pub(super) fn own(mut record: Record, status: StatusCode, what: Option<&str>) ->
     };
     let mut response = Response::new(ReplyBody {
         body,
+        coder: None,
         exchange: None,
         record,
     });
@@ -362,6 +366,7 @@ pub(super) async fn of_files(answer: Answer, mut record: Record) -> Response<Rep
     record.status = status.as_u16();
     let mut response = Response::new(ReplyBody {
         body,
+        coder: None,
         exchange: None,
         record,
     });
@@ -397,12 +402,13 @@ const SERVER: HeaderValue = HeaderValue::from_static("wasgi");
 ///
 /// Framing is the server's: the body of a reply to HEAD, or with 204, 205 or 304, is dropped; a Content-Length of the
 /// app's holds, too long a body is cut to it and too short a one ends the connection; a body of one piece gets its
-/// length told; any other is chunked, or ended by closing for HTTP/1.0 (hyper sees to that).
+/// length told; any other, and any that is compressed, is chunked, or ended by closing for HTTP/1.0 (hyper sees to that).
 pub(super) fn of_app(
     head: ReplyHead,
     all: Option<Piece>,
     mut record: Record,
     exchange: Arc<Exchange>,
+    compress: Option<&Compress>,
 ) -> Response<ReplyBody> {
     let (mut headers, length) = match header_map(head.headers) {
         Ok(headers) => headers,
@@ -425,6 +431,15 @@ pub(super) fn of_app(
     };
     record.status = status.as_u16();
 
+    // An empty body may be an app's own answer to HEAD: it says nothing of the length GET would have.
+    let told = match (length, all.as_ref().map(Piece::len)) {
+        (None, Some(0)) if record.is_head() => None,
+        (length, all) => length.or(all),
+    };
+    let coder = compress.zip(record.head.as_ref()).and_then(|(compress, head)| {
+        let coding = compress::choose(compress, head, status, &mut headers, told)?;
+        Coder::new(coding, compress.level)
+    });
     let no_body = matches!(
         status,
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
@@ -432,9 +447,7 @@ pub(super) fn of_app(
     let body = if no_body {
         Body::Empty
     } else if record.is_head() {
-        // An empty body may be an app's own answer to HEAD: it says nothing of the length GET would have.
-        let told = length.or(all.as_ref().map(Piece::len).filter(|&length| length > 0));
-        if let Some(length) = told {
+        if let (Some(length), None) = (told, &coder) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         Body::Empty
@@ -453,6 +466,7 @@ pub(super) fn of_app(
         }
     };
     let mut response = Response::new(ReplyBody {
+        coder: coder.filter(|_| !matches!(body, Body::Empty)),
         body,
         exchange: Some(exchange),
         record,
@@ -514,6 +528,8 @@ fn header_map(fields: Vec<(Bytes, Bytes)>) -> Result<(HeaderMap, Option<u64>), &
 #[derive(Debug)]
 pub(crate) struct ReplyBody {
     body: Body,
+    /// What `body` goes through, if it is compressed.
+    coder: Option<Coder>,
     exchange: Option<Arc<Exchange>>,
     record: Record,
 }
@@ -551,6 +567,49 @@ enum Broken {
 }
 
 impl ReplyBody {
+    /// The next piece before it is compressed.
+    fn poll_plain(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        match &mut self.body {
+            Body::Empty => Poll::Ready(None),
+            Body::Whole(piece) => Poll::Ready(piece.take().map(Ok)),
+            Body::Stream(_) => self.poll_stream(cx),
+            Body::Content(_) => self.poll_content(cx),
+            Body::Cut => Poll::Ready(Some(Err(Cut))),
+        }
+    }
+
+    /// The next piece as it is sent. Whatever the app has given is on its way before it is waited for more.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        loop {
+            let Some(coder) = &mut self.coder else {
+                return self.poll_plain(cx);
+            };
+            match ready!(coder.poll(cx)) {
+                Ok(piece) if piece.is_empty() => {}
+                Ok(piece) => return Poll::Ready(Some(Ok(piece))),
+                Err(error) => {
+                    self.record.warn(format_args!(
+                        "cannot compress the reply: {error}; the connection is cut"
+                    ));
+                    self.coder = None;
+                    return self.cut(cx);
+                }
+            }
+            if coder.is_ended() {
+                return Poll::Ready(None);
+            }
+            let plain = self.poll_plain(cx);
+            let Some(coder) = &mut self.coder else { continue };
+            match plain {
+                Poll::Ready(Some(Ok(piece))) => coder.put(piece),
+                Poll::Ready(Some(Err(cut))) => return Poll::Ready(Some(Err(cut))),
+                Poll::Ready(None) => coder.finish(),
+                Poll::Pending if coder.flush() => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         let Body::Stream(stream) = &mut self.body else {
             return Poll::Ready(None);
@@ -651,6 +710,9 @@ impl ReplyBody {
 
     /// Whether the peer gets all it is to get from what hyper has.
     fn is_served(&self) -> bool {
+        if self.coder.as_ref().is_some_and(|coder| !coder.is_ended()) {
+            return false;
+        }
         match &self.body {
             Body::Empty => true,
             Body::Whole(piece) => piece.is_none(),
@@ -673,13 +735,7 @@ impl http_body::Body for ReplyBody {
                 .warn(format_args!("{why}, within the reply; the connection is cut"));
             return this.cut(cx).map(|_| None);
         }
-        let piece = match &mut this.body {
-            Body::Empty => None,
-            Body::Whole(piece) => piece.take().map(Ok),
-            Body::Stream(_) => ready!(this.poll_stream(cx)),
-            Body::Content(_) => ready!(this.poll_content(cx)),
-            Body::Cut => Some(Err(Cut)),
-        };
+        let piece = ready!(this.poll_piece(cx));
         if let Some(Ok(piece)) = &piece {
             this.record.bytes += piece.len() as u64;
         }
@@ -687,6 +743,9 @@ impl http_body::Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if let Some(coder) = &self.coder {
+            return coder.is_ended();
+        }
         match &self.body {
             Body::Empty => true,
             Body::Whole(piece) => piece.as_ref().is_none_or(Bytes::is_empty),
@@ -697,6 +756,9 @@ impl http_body::Body for ReplyBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.coder.is_some() {
+            return SizeHint::default();
+        }
         match &self.body {
             Body::Empty => SizeHint::with_exact(0),
             Body::Whole(piece) => SizeHint::with_exact(piece.as_ref().map_or(0, |piece| piece.len() as u64)),
