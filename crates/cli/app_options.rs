@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use wasgi_config::{Config, LIMITS, Overrides, load};
+use wasgi_config::{Config, Foreign, LIMITS, Overrides, Remark, import, load};
 
+use crate::elsewhere::{GUNICORN, UWSGI};
 use crate::failure::Failure;
 
 /// Adds the positional APP and the options over `app.toml`.
@@ -25,7 +26,7 @@ pub(crate) fn add(command: Command) -> Command {
     command
         .arg(
             Arg::new("APP").help(
-                "app.toml, module:callable, or a file such as wsgi.py [default: app.toml of this folder]",
+                "app.toml, module:callable, a file such as wsgi.py, or uWSGI's uwsgi.ini [default: app.toml of this folder]",
             ),
         )
         .args([
@@ -109,6 +110,30 @@ pub(crate) struct Chosen {
     pub label: String,
     /// The whole, checked.
     pub config: Config,
+    /// What is to be said of another server's options.
+    pub remarks: Vec<Remark>,
+}
+
+/// What is typed after `wasgi uwsgi` or `wasgi gunicorn`: another server's command line.
+pub(crate) fn words(matches: &ArgMatches) -> Option<(&'static str, Vec<String>)> {
+    [("uwsgi", UWSGI), ("gunicorn", GUNICORN)]
+        .into_iter()
+        .find_map(|(server, id)| {
+            // Other commands have no such argument.
+            let words = matches.try_get_many::<String>(id).ok()??;
+            Some((server, words.cloned().collect()))
+        })
+}
+
+/// As [`choose`], of another server's configuration.
+fn choose_foreign(label: &str, foreign: Foreign<'_>, overrides: &Overrides) -> Result<Chosen, Failure> {
+    let env = |name: &str| std::env::var(name).ok();
+    let imported = import(foreign, &env)?;
+    Ok(Chosen {
+        label: label.to_owned(),
+        config: imported.load(overrides, &env)?,
+        remarks: imported.remarks,
+    })
 }
 
 /// Reads the file, if one is meant, and the options over it.
@@ -118,6 +143,13 @@ pub(crate) fn choose(matches: &ArgMatches) -> Result<Chosen, Failure> {
 
 /// As [`choose`], for one of several APPs.
 pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<Chosen, Failure> {
+    if let Some((server, words)) = words(matches) {
+        let foreign = match server {
+            "uwsgi" => Foreign::UwsgiWords(&words),
+            _ => Foreign::GunicornWords(&words),
+        };
+        return choose_foreign(server, foreign, &Overrides::default());
+    }
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let many =
         |name: &str| -> Vec<String> { matches.get_many(name).into_iter().flatten().cloned().collect() };
@@ -153,6 +185,9 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
         ..Overrides::default()
     };
     let (file, label) = match app.map(|app| (app, what(app))) {
+        Some((app, What::Ini)) => {
+            return choose_foreign(app, Foreign::UwsgiFile(app), &overrides);
+        }
         Some((app, What::Toml)) => (Some(PathBuf::from(app)), app.clone()),
         Some((app, What::Python)) => {
             overrides.wsgi_file = Some(app.clone());
@@ -175,12 +210,15 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
     Ok(Chosen {
         label,
         config: load(file.as_deref(), &overrides, &env)?,
+        remarks: Vec::new(),
     })
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum What {
     Toml,
+    /// `uwsgi.ini`, or `uwsgi.ini:section`.
+    Ini,
     Python,
     Module,
 }
@@ -188,6 +226,9 @@ enum What {
 /// What APP is: `x.toml` is a file even if it is not there, so that the message can say so.
 fn what(app: &str) -> What {
     let path = Path::new(app);
+    if app.ends_with(".ini") || app.contains(".ini:") {
+        return What::Ini;
+    }
     match path.extension().is_some_and(|extension| extension == "toml") || path.is_dir() {
         true => What::Toml,
         false if path.is_file() => What::Python,
@@ -210,6 +251,8 @@ mod tests {
             "so that the message can name the file in it"
         );
         assert_eq!(what(&format!("{folder}/Makefile")), What::Python);
+        assert_eq!(what("deploy/uwsgi.ini"), What::Ini);
+        assert_eq!(what("uwsgi.ini:blue"), What::Ini);
         assert_eq!(what("hello:app"), What::Module);
         assert_eq!(what("nowhere/wsgi.py"), What::Module);
     }

@@ -74,7 +74,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
 }
 
-fn one(matches: &ArgMatches, Chosen { label, config }: Chosen) -> Result<ExitCode, Failure> {
+fn one(matches: &ArgMatches, Chosen { label, config, .. }: Chosen) -> Result<ExitCode, Failure> {
     if !config.app.snapshot_cache {
         return Err(Failure::Usage(format!("{label}: {WITHOUT_CACHE}\n{CACHE_HINT}")));
     }

@@ -17,6 +17,7 @@ Examples:
   wasgi check                     app.toml of this folder
   wasgi check shop/app.toml
   wasgi check hello:app --root src
+  wasgi check uwsgi.ini           and which of its options do not count here, with the reason
   wasgi check --isolation --path / --path /list?page=1
 
 All mistakes of app.toml are told at once, with their lines (exit code 2). If there are none, the app is
@@ -53,7 +54,14 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     if matches.get_flag("isolation") {
         return check_isolation::run(matches, &chosen);
     }
-    let Chosen { label, config } = chosen;
+    let Chosen {
+        label,
+        config,
+        remarks,
+    } = chosen;
+    for remark in remarks {
+        println!("{}", remark.text);
+    }
     listen::certificates(&config.listen)?;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;

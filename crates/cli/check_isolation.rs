@@ -24,7 +24,7 @@ const KEPT: usize = 1 << 20;
 /// Longest path, as the environ has it.
 const LONGEST: usize = 8 << 10;
 
-pub(crate) fn run(matches: &ArgMatches, Chosen { label, config }: &Chosen) -> Result<ExitCode, Failure> {
+pub(crate) fn run(matches: &ArgMatches, Chosen { label, config, .. }: &Chosen) -> Result<ExitCode, Failure> {
     let paths = paths(matches, &config.app.warmup)?;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
     let engine = interpreter::engine(matches)?;

@@ -20,7 +20,9 @@ pub(crate) fn option() -> Arg {
 
 /// The compiled interpreter; compiles it, with a line to say so, if this machine has not done so before.
 pub(crate) fn engine(matches: &ArgMatches) -> Result<Engine, Failure> {
-    let named = matches.get_one::<String>("python-dir").map(PathBuf::from);
+    // Other servers' command lines have no such option.
+    let named = matches.try_get_one::<String>("python-dir").ok().flatten();
+    let named = named.map(PathBuf::from);
     let files = find(named).map_err(Failure::Usage)?;
     let cache =
         cache_folder(env::var_os("XDG_CACHE_HOME").map(PathBuf::from), env::home_dir()).ok_or_else(|| {

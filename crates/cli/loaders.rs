@@ -60,6 +60,9 @@ impl Workshop {
 
 /// What the command line names, by what messages call it.
 fn named(matches: &ArgMatches) -> BTreeMap<PathBuf, Option<String>> {
+    if let Some((server, _)) = app_options::words(matches) {
+        return BTreeMap::from([(PathBuf::from(server), None)]);
+    }
     let typed: Vec<Option<String>> = match matches.get_many::<String>("APP") {
         Some(apps) => apps.map(|app| Some(app.clone())).collect(),
         None => vec![None],

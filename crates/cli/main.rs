@@ -13,8 +13,10 @@ mod columns;
 mod control;
 mod dev;
 mod difference;
+mod elsewhere;
 mod failure;
 mod hosted;
+mod import;
 mod interpreter;
 mod listen;
 mod loaders;
@@ -43,6 +45,7 @@ Start with:
   wasgi serve hello:app     serve `app` of hello.py in this folder
   wasgi dev hello:app       the same while you write it: reloads, shows tracebacks
   wasgi serve server.toml   serve the apps of many owners, as server.toml says
+  wasgi serve uwsgi.ini     serve what a file of uWSGI's describes; see also wasgi uwsgi, wasgi gunicorn
   wasgi check app.toml      find out whether it would be served
   wasgi help serve          all options, with examples
 
@@ -68,6 +71,8 @@ fn command() -> Command {
         .subcommand(python::command())
         .subcommand(top::command())
         .subcommand(ps::command())
+        .subcommand(import::command())
+        .subcommands(elsewhere::commands())
         .subcommands(control::commands())
 }
 
@@ -81,6 +86,8 @@ fn main() -> ExitCode {
         Some(("python", matches)) => python::run(matches),
         Some(("top", matches)) => top::run(matches),
         Some(("ps", matches)) => ps::run(matches),
+        Some(("import", matches)) => import::run(matches),
+        Some(("uwsgi" | "gunicorn", matches)) => serve::run(matches),
         Some((name, matches)) if let Some(result) = control::run(name, matches) => result,
         _ => {
             println!("{}", interpreter::versions());

@@ -34,6 +34,7 @@ Examples:
   wasgi serve shop/app.toml --http 127.0.0.1:0
   wasgi serve shop/app.toml wiki/app.toml  two apps, each at the hosts or the mount that its file says
   wasgi serve server.toml                  the apps of owners who do not trust each other
+  wasgi serve uwsgi.ini                    what uWSGI's file describes; wasgi import shows what comes of it
   wasgi serve hello:app                    the object `app` of hello.py in this folder
   wasgi serve hello:app --root src --http 127.0.0.1:8000 --workers 2 --time 30s --memory 256MiB
   wasgi serve wsgi.py --venv venv          the object `application` of wsgi.py
@@ -51,7 +52,7 @@ pub(crate) fn command() -> Command {
     app_options::add(command)
         .mut_arg("APP", |app| {
             app.num_args(0..).help(
-                "app.toml, module:callable, or a file such as wsgi.py; several; or a server.toml [default: app.toml of this folder]",
+                "app.toml, module:callable, a file such as wsgi.py, or uWSGI's uwsgi.ini; several; or a server.toml [default: app.toml of this folder]",
             )
         })
         .arg(
@@ -115,6 +116,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     if let Some(tracing) = tracing {
         log.trace(tracing).context("cannot start sending traces")?;
     }
+    what.remark(&log);
     let engine = interpreter::engine(matches)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
     raise_open_files();
@@ -148,7 +150,13 @@ enum What {
 
 impl What {
     fn of(matches: &ArgMatches) -> Result<Self, Failure> {
-        let typed: Vec<&String> = matches.get_many("APP").into_iter().flatten().collect();
+        let typed: Vec<&String> = matches
+            .try_get_many("APP")
+            .ok()
+            .flatten()
+            .into_iter()
+            .flatten()
+            .collect();
         let is_server = |app: &&&String| Path::new(app).file_name() == Some(OsStr::new("server.toml"));
         match (typed.iter().find(is_server), typed.len()) {
             (Some(file), 1) => {
@@ -161,6 +169,24 @@ impl What {
                 "server.toml is served alone\nhint: name its apps in its own `apps`".to_owned(),
             )),
             (None, _) => Ok(What::Apps(loaders::choose_all(matches)?)),
+        }
+    }
+
+    /// Tells what does not count of another server's options.
+    fn remark(&self, log: &Log) {
+        let What::Apps(apps) = self else {
+            return;
+        };
+        for (_, Chosen { label, remarks, .. }) in apps {
+            for remark in remarks.iter().filter(|remark| remark.is_warning) {
+                log.note(format_args!("{}", remark.text));
+            }
+            let others = remarks.iter().filter(|remark| !remark.is_warning).count();
+            if others > 0 {
+                log.note(format_args!(
+                    "{label}: {others} options are not needed here; wasgi import {label} tells why"
+                ));
+            }
         }
     }
 
@@ -212,7 +238,7 @@ impl Start<'_> {
         let mut stop = signals::first(self.workshop.log.clone()).context("cannot wait for signals")?;
         let apps: Vec<_> = chosen
             .iter()
-            .map(|(file, Chosen { label, config })| Ok((file, label, loader.loaded(config)?)))
+            .map(|(file, Chosen { label, config, .. })| Ok((file, label, loader.loaded(config)?)))
             .collect::<Result<_, StaticError>>()
             .map_err(anyhow::Error::from)?;
         let server = Server::new(chosen[0].1.config.limits.clone(), self.workshop.log.clone());

@@ -45,7 +45,7 @@ impl Service {
         listeners: impl IntoIterator<Item = &'l Listener>,
         log: &Log,
     ) -> Result<Self, Failure> {
-        let pidfile = matches.get_one::<PathBuf>("pidfile").cloned();
+        let pidfile = matches.try_get_one::<PathBuf>("pidfile").ok().flatten().cloned();
         Ok(Self {
             notify: Arc::new(Notify::from_env().context("NOTIFY_SOCKET does not name a socket")?),
             upgrade: Upgrade::of(listeners),

@@ -14,6 +14,7 @@ mod config;
 mod copies;
 mod density;
 mod dev;
+mod elsewhere;
 mod examples;
 mod fastcgi;
 mod flask;

@@ -163,7 +163,7 @@ fn plain(key: &str) -> String {
 }
 
 /// At most one slip in a short name, two in a longer one.
-fn near(typed: &str, known: &str) -> bool {
+pub(crate) fn near(typed: &str, known: &str) -> bool {
     distance(typed, known) <= if known.len() < 6 { 1 } else { 2 }
 }
 

@@ -7,6 +7,7 @@ mod address;
 mod admin;
 mod compress;
 mod config;
+mod import;
 mod keys;
 mod limits;
 mod log;
@@ -30,6 +31,7 @@ pub use address::{Address, AddressError, Passed};
 pub use admin::Admin;
 pub use compress::{Compress, Compressor, MediaType};
 pub use config::{App, Config, Entry, Grant, Https, Isolation, Limits, Listen, Secret};
+pub use import::{Documented, Foreign, Imported, Remark, documentation, import};
 pub use limits::{LIMITS, LimitKey};
 pub use log::{APP, AccessFormat, LogTo, Logging};
 pub use log_format::{Field, FormatError, LogFormat, Piece, Scale};
@@ -109,25 +111,31 @@ pub fn load_without_app(overrides: &Overrides) -> Result<WithoutApp, Errors> {
     }
 }
 
+/// The current folder, absolute.
+fn current() -> Result<PathBuf, Errors> {
+    folder(Path::new("."))
+}
+
+fn folder(path: &Path) -> Result<PathBuf, Errors> {
+    fs::canonicalize(path).map_err(|error| {
+        let problem = Problem {
+            place: Place::Option,
+            key: path.display().to_string(),
+            what: format!("cannot be opened: {}", lower(&error)),
+            hint: "run wasgi from a folder that is there and readable".to_owned(),
+        };
+        Errors::new(String::new(), vec![problem])
+    })
+}
+
 fn resolver<'a>(file: Option<&Path>, env: resolve::EnvLookup<'a>) -> Result<Resolver<'a>, Errors> {
-    let folder = |path: &Path| {
-        fs::canonicalize(path).map_err(|error| {
-            let problem = Problem {
-                place: Place::Option,
-                key: path.display().to_string(),
-                what: format!("cannot be opened: {}", lower(&error)),
-                hint: "run wasgi from a folder that is there and readable".to_owned(),
-            };
-            Errors::new(String::new(), vec![problem])
-        })
-    };
     let parent = file.map(|file| match file.parent() {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
     });
     Ok(Resolver {
         file_folder: parent.as_deref().map(folder).transpose()?,
-        current: folder(Path::new("."))?,
+        current: current()?,
         env,
         allowed: None,
         problems: Vec::new(),

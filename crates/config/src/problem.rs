@@ -5,15 +5,20 @@ use std::fmt;
 /// Everything that is wrong, in the order in which it was typed: options first, then the file's lines.
 #[derive(Debug)]
 pub struct Errors {
-    /// The file as it was named to [`crate::load`]; empty without one.
-    file: String,
+    /// The file as it was named to [`crate::load`], empty without one; then those that it includes.
+    files: Vec<String>,
     problems: Vec<Problem>,
 }
 
 impl Errors {
-    pub(crate) fn new(file: String, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(file: String, problems: Vec<Problem>) -> Self {
+        Self::of_files(vec![file], problems)
+    }
+
+    /// As [`new`](Self::new), with the files that [`Place::Included`] counts, the first being the file itself.
+    pub(crate) fn of_files(files: Vec<String>, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.place);
-        Self { file, problems }
+        Self { files, problems }
     }
 
     /// How many there are; at least one.
@@ -38,14 +43,8 @@ impl fmt::Display for Errors {
             if index > 0 {
                 writeln!(f)?;
             }
-            match place {
-                // An option is its own place: `--time: ...`.
-                Place::Option => write!(f, "{key}: {what}")?,
-                Place::File => write!(f, "{}: {what}", self.file)?,
-                Place::Line(line) if key.is_empty() => write!(f, "{}:{line}: {what}", self.file)?,
-                Place::Line(line) => write!(f, "{}:{line}: {key}: {what}", self.file)?,
-            }
-            write!(f, "\nhint: {hint}")?;
+            f.write_str(&place.shown(&self.files, key))?;
+            write!(f, "{what}\nhint: {hint}")?;
         }
         Ok(())
     }
@@ -62,6 +61,25 @@ pub(crate) enum Place {
     File,
     /// A line of the file, counted from 1.
     Line(usize),
+    /// A file that the file includes, counted from 1, and a line of it.
+    Included(usize, usize),
+}
+
+impl Place {
+    /// Where it is, before what is said of it: `app.toml:7: limits.time: `.
+    pub(crate) fn shown(self, files: &[String], key: &str) -> String {
+        let (file, line) = match self {
+            // An option is its own place: `--time: ...`.
+            Place::Option => return format!("{key}: "),
+            Place::File => return format!("{}: ", files[0]),
+            Place::Line(line) => (0, line),
+            Place::Included(file, line) => (file, line),
+        };
+        match key {
+            "" => format!("{}:{line}: ", files[file]),
+            _ => format!("{}:{line}: {key}: ", files[file]),
+        }
+    }
 }
 
 /// One thing that is wrong.
