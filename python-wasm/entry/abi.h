@@ -12,6 +12,7 @@ WASGI_IMPORT("block_read") void host_block_read(void *to, int32_t length);
 WASGI_IMPORT("interrupt_words")
 void host_interrupt_words(void *tripped, void *is_tripped, void *eval_breaker, int32_t bit);
 WASGI_IMPORT("interrupt_reason") int32_t host_interrupt_reason(void);
+WASGI_IMPORT("is_news") int32_t host_is_news(const void *failure, int32_t length);
 WASGI_IMPORT("entropy") void host_entropy(void *at, int32_t length);
 WASGI_IMPORT("body_read") int32_t host_body_read(void *to, int32_t length);
 WASGI_IMPORT("reply_head") int32_t host_reply_head(const void *block, int32_t length);

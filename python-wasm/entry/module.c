@@ -85,12 +85,26 @@ static PyObject *interrupt_reason(PyObject *module, PyObject *Py_UNUSED(ignored)
     return PyLong_FromLong(host_interrupt_reason());
 }
 
+PyDoc_STRVAR(is_news_doc,
+             "is_news(failure) -> bool\n\n"
+             "Whether a failure, named by its kind and place, is to be told with its traceback. If not, the host counts it.");
+
+static PyObject *is_news(PyObject *module, PyObject *failure)
+{
+    Py_ssize_t length;
+    const char *name = PyUnicode_AsUTF8AndSize(failure, &length);
+    if (name == NULL)
+        return NULL;
+    return PyBool_FromLong(host_is_news(name, (int32_t)length));
+}
+
 static PyMethodDef methods[] = {
     {"serve", request_serve, METH_VARARGS, serve_doc},
     {"on_restore", on_restore, METH_O, on_restore_doc},
     {"own_entropy", own_entropy, METH_O, own_entropy_doc},
     {"settle", wasgi_settle, METH_O, settle_doc},
     {"interrupt_reason", interrupt_reason, METH_NOARGS, interrupt_reason_doc},
+    {"is_news", is_news, METH_O, is_news_doc},
     {"body_readinto", body_readinto, METH_O, body_readinto_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -62,7 +62,8 @@ fn start_up_lines_are_marked_with_the_app() {
 
 #[test]
 fn a_traceback_is_logged_line_by_line() {
-    let mark = SERVER.log.mark();
+    // Another test may have asked before: then it is told already.
+    let mark = 0;
     SERVER.get("/raising").expect(500);
     let first = SERVER.log.wait_for(mark, "Traceback (most recent call last):");
     let last = SERVER.log.wait_for(mark, "of two lines");
@@ -342,4 +343,30 @@ fn there_is_no_colour_but_on_a_terminal() {
         std::time::Duration::from_secs(30),
     );
     assert!(!help.stdout.contains('\x1b'));
+}
+
+#[test]
+fn a_failure_that_comes_again_is_told_once_and_counted() {
+    let server = Server::start(&config("limits", "workers = 1"));
+    let mark = server.log.mark();
+    for _ in 0..4 {
+        server.get("/exception").expect(500);
+    }
+    server.get("/sys-exit").expect(500);
+    server.log.wait_for(mark, "SystemExit");
+    server.signal(rustix::process::Signal::TERM);
+    server.wait(std::time::Duration::from_secs(30));
+    // What was counted is told before the server is gone.
+    let counted = server
+        .log
+        .wait_for(mark, "3 more in the last minute, the last as request ");
+    assert!(
+        counted.contains("app limits: ValueError at /app/app.py:") && counted.contains(" in exception: "),
+        "{counted}"
+    );
+    let lines = server.log.since(mark);
+    let tracebacks = lines
+        .iter()
+        .filter(|line| line.contains("ValueError: the view does not work"));
+    assert_eq!(tracebacks.count(), 1, "{lines:#?}");
 }

@@ -13,6 +13,7 @@ pub(crate) const MAIN: &str = "wasgi_main";
 pub(crate) const BLOCK_READ: &str = "block_read";
 pub(crate) const INTERRUPT_WORDS: &str = "interrupt_words";
 pub(crate) const INTERRUPT_REASON: &str = "interrupt_reason";
+pub(crate) const IS_NEWS: &str = "is_news";
 pub(crate) const ENTROPY: &str = "entropy";
 pub(crate) const BODY_READ: &str = "body_read";
 pub(crate) const REPLY_HEAD: &str = "reply_head";
@@ -88,6 +89,7 @@ mod tests {
             BLOCK_READ,
             INTERRUPT_WORDS,
             INTERRUPT_REASON,
+            IS_NEWS,
             ENTROPY,
             BODY_READ,
             REPLY_HEAD,

@@ -13,7 +13,7 @@ use crate::cpu::{CpuShare, Turns};
 use crate::engine::{Engine, EngineError};
 use crate::exchange::AppLog;
 use crate::files::Files;
-use crate::guest::{Guest, MemoryLimit};
+use crate::guest::{Guest, MemoryLimit, View};
 use crate::image::Image;
 use crate::instance::{self, End, Instance, RewindError};
 use crate::lines::InstanceLog;
@@ -347,6 +347,8 @@ impl App {
             memory_limit: MemoryLimit {
                 bytes: spec.limits.memory,
                 refused: false,
+                stack: None,
+                view: None,
             },
             limit,
             turns: turns.clone(),
@@ -374,7 +376,12 @@ impl App {
             true => self.out_of_memory("not even Python fits".into()),
             false => StartError::Wasmtime(error),
         })?;
-        store.data_mut().memory = instance.get_memory(&mut store, "memory");
+        let memory = instance.get_memory(&mut store, "memory");
+        let python = engine.python_layout();
+        store.data_mut().memory_limit.view = memory
+            .zip(python)
+            .map(|(memory, python)| View::new(memory, &store, python));
+        store.data_mut().memory = memory;
         Ok(Raw { store, instance, log })
     }
 

@@ -147,4 +147,10 @@ pub trait AppLog: Send + Sync {
     /// One line without its line end, at most 8 KiB, as UTF-8 with invalid bytes replaced.
     /// `request` is the running request's id; `None` at start-up. The text is the app's: escape it before printing.
     fn line(&self, request: Option<&str>, text: &str);
+
+    /// Whether a failure is to be told with its traceback or stack. If not, it is counted: one of the same name, which
+    /// tells kind and place, was told a short while ago. The name may be the app's word.
+    fn is_news(&self, _request: Option<&str>, _failure: &str) -> bool {
+        true
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wasmtime::{Memory, ResourceLimiter};
+use wasmtime::{AsContext, Memory, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::clock::Clock;
@@ -12,7 +12,7 @@ use crate::exchange::{BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySi
 use crate::files::Files;
 use crate::lines::InstanceLog;
 use crate::locks;
-use crate::python_stack::PythonLayout;
+use crate::python_stack::{Frame, PythonLayout};
 use crate::reply;
 use crate::ticks::Ticks;
 use crate::time_limit::{InterruptWords, TimeLimit};
@@ -60,12 +60,39 @@ pub(crate) struct MemoryLimit {
     pub(crate) bytes: u64,
     /// Whether growth was refused. Linear memory never shrinks, so the instance stays at its limit.
     pub(crate) refused: bool,
+    /// Where Python was when that happened first.
+    pub(crate) stack: Option<Vec<Frame>>,
+    /// Absent until the instance can be looked into.
+    pub(crate) view: Option<View>,
+}
+
+/// An instance's memory for who has no store to reach it by, and what finds Python's stack there.
+pub(crate) struct View {
+    base: usize,
+    python: Arc<PythonLayout>,
+}
+
+impl View {
+    pub(crate) fn new(memory: Memory, store: impl AsContext, python: Arc<PythonLayout>) -> Self {
+        Self {
+            base: memory.data_ptr(store).expose_provenance(),
+            python,
+        }
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let granted = desired as u64 <= self.bytes;
-        self.refused |= !granted;
+        if !granted && !std::mem::replace(&mut self.refused, true) {
+            self.stack = self.view.as_ref().map(|view| {
+                let base = std::ptr::with_exposed_provenance::<u8>(view.base);
+                // SAFETY: the guest's one memory that can grow, of which `current` bytes are there: it never moves, lives as
+                // long as its store, and with it this, and nobody writes to it while the guest waits for `memory.grow`.
+                view.python
+                    .stack(unsafe { std::slice::from_raw_parts(base, current) })
+            });
+        }
         Ok(granted)
     }
 
@@ -250,5 +277,6 @@ pub(crate) fn begin(guest: &mut Guest, request: Request, limit: TimeLimit) -> us
     guest.exchange = Some(Exchange::new(request.body, request.reply));
     guest.limit = limit;
     guest.memory_limit.refused = false;
+    guest.memory_limit.stack = None;
     guest.block.len()
 }

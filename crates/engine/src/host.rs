@@ -19,11 +19,15 @@ use crate::wasi;
 /// Most bytes that cross in one call; more are taken by calling again.
 const MAX_PIECE: usize = 1 << 20;
 
+/// Bytes of a failure's name that count.
+const MAX_FAILURE: usize = 1 << 10;
+
 /// Adds our imports to a linker.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(abi::MODULE, abi::BLOCK_READ, block_read)?;
     linker.func_wrap(abi::MODULE, abi::INTERRUPT_WORDS, interrupt_words)?;
     linker.func_wrap(abi::MODULE, abi::INTERRUPT_REASON, interrupt_reason)?;
+    linker.func_wrap(abi::MODULE, abi::IS_NEWS, is_news)?;
     linker.func_wrap(abi::MODULE, abi::ENTROPY, entropy)?;
     linker.func_wrap(abi::MODULE, abi::REPLY_HEAD, reply_head)?;
     linker.func_wrap(abi::MODULE, abi::FILE_LOCK, file_lock)?;
@@ -95,6 +99,13 @@ fn interrupt_reason(caller: Caller<'_, Guest>) -> i32 {
         .limit
         .struck()
         .map_or(abi::reason::TIME_LIMIT, Reason::code)
+}
+
+fn is_news(mut caller: Caller<'_, Guest>, from: i32, length: i32) -> wasmtime::Result<i32> {
+    let failure = slice_mut(&mut caller, from, length)?;
+    let most = failure.len().min(MAX_FAILURE);
+    let failure = String::from_utf8_lossy(&failure[..most]).into_owned();
+    Ok(caller.data().log.is_news(&failure).into())
 }
 
 fn entropy(mut caller: Caller<'_, Guest>, at: i32, length: i32) -> wasmtime::Result<()> {

@@ -210,6 +210,7 @@ impl Instance {
             }
             Ok(_) | Err(End::Exited(_)) => {}
         }
+        stack_log::tell_refused(self.store.as_context());
         let memory = self
             .store
             .data()

@@ -55,6 +55,12 @@ impl InstanceLog {
         self.log.line(request.as_deref(), text);
     }
 
+    /// Whether a failure of the running request is to be told whole.
+    pub(crate) fn is_news(&self, failure: &str) -> bool {
+        let request = lock(&self.state).request.clone();
+        self.log.is_news(request.as_deref(), failure)
+    }
+
     /// The last line that was written.
     pub(crate) fn last_line(&self) -> String {
         lock(&self.state).last.clone()

@@ -69,6 +69,14 @@ impl fmt::Display for Frame {
     }
 }
 
+impl Frame {
+    /// In a few words.
+    pub(crate) fn place(&self) -> String {
+        let line = self.line.map_or("?".to_owned(), |line| line.to_string());
+        format!("{}:{line} in {}", self.file, self.function)
+    }
+}
+
 impl PythonLayout {
     /// Finds the offsets in memory as the guest's module makes it. `None` if that is not CPython 3.13.
     pub(crate) fn find(image: &[u8]) -> Option<Self> {

@@ -6,6 +6,7 @@ use wasmtime::{AsContextMut, StoreContext};
 
 use crate::block;
 use crate::guest::Guest;
+use crate::python_stack::Frame;
 use crate::track::At;
 
 /// Bytes of a request's target that are told.
@@ -20,7 +21,7 @@ pub(crate) fn tell_slow(mut store: impl AsContextMut<Data = Guest>, slow: Durati
     );
 }
 
-/// Writes what became of the running request, memory in use, and the Python stack.
+/// Writes what became of the running request, memory in use, and the Python stack; or has it counted.
 pub(crate) fn tell(store: StoreContext<'_, Guest>, what: &str) {
     let guest = store.data();
     let memory = guest.memory.map_or(&[][..], |memory| memory.data(&store));
@@ -29,17 +30,38 @@ pub(crate) fn tell(store: StoreContext<'_, Guest>, what: &str) {
         .as_ref()
         .map(|layout| layout.stack(memory))
         .unwrap_or_default();
+    tell_stack(guest, what, memory.len(), &frames);
+}
+
+fn tell_stack(guest: &Guest, what: &str, memory: usize, frames: &[Frame]) {
+    let place = frames.last().map(|frame| format!(" at {}", frame.place()));
+    if !guest
+        .log
+        .is_news(&format!("a request {what}{}", place.unwrap_or_default()))
+    {
+        return;
+    }
     let stack = match frames.is_empty() {
         true => "no Python code is running",
         false => "Python stack (most recent call last):",
     };
-    let (request, used) = (request_line(&guest.environ), memory.len() >> 20);
+    let (request, used) = (request_line(&guest.environ), memory >> 20);
     guest
         .log
         .note(&format!("{request} {what}; memory: {used} MiB; {stack}"));
     for frame in frames {
         guest.log.note(&frame.to_string());
     }
+}
+
+/// Tells where a request was when its memory was refused to grow, if it was.
+pub(crate) fn tell_refused(store: StoreContext<'_, Guest>) {
+    let guest = store.data();
+    let limit = &guest.memory_limit;
+    let Some(frames) = &limit.stack else { return };
+    let memory = guest.memory.map_or(0, |memory| memory.data_size(&store));
+    let what = format!("was refused more memory than {} MiB", limit.bytes >> 20);
+    tell_stack(guest, &what, memory, frames);
 }
 
 /// When [`tell_slow`] is due, unless it was told already.

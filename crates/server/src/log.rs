@@ -16,6 +16,7 @@ mod file;
 mod forgery;
 mod format;
 mod recent;
+mod repeats;
 mod sink;
 
 use std::cell::RefCell;
@@ -33,7 +34,7 @@ use wasgi_engine::AppLog;
 pub(crate) use access::Access;
 use app::App;
 use batch::{Line, Severity};
-use bucket::Verdict;
+use bucket::{REPORT, Verdict};
 use datagram::Datagrams;
 use date::DateCache;
 use desk::{Desk, Share};
@@ -42,6 +43,7 @@ pub(crate) use escape::json;
 pub use escape::{ascii_json, harmless};
 use file::{LogFile, Rotation};
 pub use recent::Tail;
+use repeats::{COUNTED, News};
 use sink::{Sink, Stream};
 
 use crate::request_id::RequestId;
@@ -334,7 +336,7 @@ impl Log {
             Verdict::Passes => {}
             Verdict::HeldBack { first } => {
                 if first {
-                    self.front.desk_of_apps().report(app, now);
+                    self.front.desk_of_apps().report(app, now + REPORT);
                 }
                 return;
             }
@@ -412,6 +414,20 @@ struct OfApp {
 }
 
 impl AppLog for OfApp {
+    fn is_news(&self, request: Option<&str>, failure: &str) -> bool {
+        let now = Instant::now();
+        match self.app.fails(failure, request, now) {
+            News::Whole => true,
+            News::Counted { first } => {
+                if first {
+                    let desk = self.log.front.desk_of_apps();
+                    desk.report(&self.app, now + COUNTED);
+                }
+                false
+            }
+        }
+    }
+
     fn line(&self, request: Option<&str>, text: &str) {
         let text = &text[..text.floor_char_boundary(LINE_MAX)];
         self.log.say(&self.app, Severity::Info, None, text.len(), |line| {

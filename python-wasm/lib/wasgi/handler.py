@@ -52,9 +52,28 @@ class FileWrapper:
         return status.st_dev, status.st_ino, offset, length
 
 
+# Where no app's code is.
+LIBRARY = os.path.dirname(os.__file__) + "/"
+
+
+def name(error):
+    """What tells a failure from others: its kind, and the app's line that raised it or led to it. What the library does
+    there is the same for all: a time limit is raised by a signal handler of ours."""
+    place, at = "", error.__traceback__
+    while at is not None:
+        code = at.tb_frame.f_code
+        if not place or not code.co_filename.startswith(LIBRARY):
+            place = f" at {code.co_filename}:{at.tb_lineno} in {code.co_qualname}"
+        at = at.tb_next
+    return (type(error).__qualname__ + place).encode(errors="replace").decode()
+
+
 def log_exception(error):
-    """Writes what has left the app to the log."""
+    """Writes what has left the app to the log, unless the same was written a short while ago: then it is counted."""
     try:
+        # One without a traceback is ours, about a reply: a line, which says all.
+        if error.__traceback__ is not None and not _wasgi.is_news(name(error)):
+            return
         # Only the innermost frames: a recursion with its limit lifted leaves millions.
         traceback.print_exception(error, limit=-1000)
     except BaseException as second:

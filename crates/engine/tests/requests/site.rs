@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -24,15 +25,30 @@ fn engine() -> Engine {
 }
 
 #[derive(Default)]
-pub(crate) struct Log(Mutex<Vec<String>>);
+pub(crate) struct Log(Mutex<Vec<String>>, Mutex<Vec<String>>, AtomicBool);
 
 impl Log {
+    /// No failure is news from now on.
+    pub(crate) fn forget_news(&self) {
+        self.2.store(true, Ordering::Relaxed);
+    }
+
+    /// The names of failures so far.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        self.1.lock().expect("log").clone()
+    }
+
     pub(crate) fn text(&self) -> String {
         self.0.lock().expect("log").join("\n")
     }
 }
 
 impl AppLog for Log {
+    fn is_news(&self, _: Option<&str>, failure: &str) -> bool {
+        self.1.lock().expect("log").push(failure.to_owned());
+        !self.2.load(Ordering::Relaxed)
+    }
+
     fn line(&self, request: Option<&str>, text: &str) {
         self.0
             .lock()

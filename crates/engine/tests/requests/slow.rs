@@ -136,3 +136,42 @@ def app(environ, start_response):
     ask(&mut instance, "/deep").await;
     assert_eq!(site.log.text().matches("in down").count(), 21 + 50);
 }
+
+#[tokio::test]
+async fn who_is_refused_memory_leaves_the_stack_of_that_moment() {
+    let refused = "\n            try: bytearray(1 << 30)\n            except MemoryError: pass";
+    let site = site(&app(&format!("if True:{refused}")), |spec| {
+        spec.limits.memory = 128 << 20
+    });
+    let (report, seen) = site.request(body(&[]), 9, WAITS).await;
+    assert!(seen.finished && !report.reusable, "{report:?}");
+    let log = site.log.text();
+    assert!(
+        log.contains("r1: POST /é was refused more memory than 128 MiB; memory: "),
+        "{log}"
+    );
+    assert!(
+        log.contains("line 12, in app") || log.contains("in Report.build"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_failure_that_is_no_news_is_not_told_again() {
+    let site = site(&app("{}[1]"), |_| ());
+    site.request(body(&[]), 9, WAITS).await;
+    let told = site.log.text();
+    assert!(told.contains("KeyError: 1"), "{told}");
+    site.log.forget_news();
+    site.request(body(&[]), 9, WAITS).await;
+    assert_eq!(site.log.text(), told);
+    let names = site.log.failures();
+    assert_eq!(names, ["KeyError at /app/app.py:7 in Report.build"; 2]);
+
+    let site = crate::site::site(&app("os.abort()"), |_| ());
+    site.log.forget_news();
+    site.request(body(&[]), 9, WAITS).await;
+    assert!(!site.log.text().contains("Python stack"), "{}", site.log.text());
+    let name = "a request crashed the instance: abort at /app/app.py:7 in Report.build";
+    assert_eq!(site.log.failures(), [name]);
+}

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::bucket::{Bucket, HeldBack, Verdict};
 use super::recent::{Recent, Tail};
+use super::repeats::{News, Repeats};
 
 #[derive(Debug)]
 pub(super) struct App {
@@ -21,6 +22,7 @@ pub(super) struct App {
 struct Said {
     bucket: Bucket,
     recent: Recent,
+    repeats: Repeats,
 }
 
 impl App {
@@ -33,6 +35,7 @@ impl App {
             said: Mutex::new(Said {
                 bucket: Bucket::new(None, now),
                 recent: Recent::new(now),
+                repeats: Repeats::default(),
             }),
         })
     }
@@ -48,6 +51,16 @@ impl App {
 
     pub(super) fn held_back(&self) -> Option<HeldBack> {
         self.said().bucket.report()
+    }
+
+    /// Whether a failure is told whole.
+    pub(super) fn fails(&self, what: &str, request: Option<&str>, now: Instant) -> News {
+        self.said().repeats.take(what, request, now)
+    }
+
+    /// What it has failed in again.
+    pub(super) fn repeated(&self, now: Instant) -> Vec<String> {
+        self.said().repeats.report(now)
     }
 
     /// Keeps a line for [`tail`](Self::tail).

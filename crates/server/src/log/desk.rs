@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::app::App;
 use super::batch::{Batch, Line, Severity};
-use super::bucket::REPORT;
+use super::escape::escape;
 use super::sink::{Failed, Sink};
 
 /// Most bytes of lines that wait to be written, of the server's own and again of access lines; further lines are
@@ -62,7 +62,7 @@ struct State {
     waiting: [usize; 2],
     /// Apps with bytes that wait.
     waiting_apps: Vec<Arc<App>>,
-    /// When to tell what an app was held back.
+    /// When to tell what of an app was counted.
     reports: Vec<(Instant, Arc<App>)>,
     known: Vec<Arc<App>>,
     sleeping: bool,
@@ -149,10 +149,10 @@ impl Desk {
         self.wake(guard);
     }
 
-    /// Has it told in a second what the app is held back until then.
-    pub(super) fn report(&self, app: &Arc<App>, now: Instant) {
+    /// Has it told at `due` what of the app is counted until then: what it is held back, and its failures that come again.
+    pub(super) fn report(&self, app: &Arc<App>, due: Instant) {
         let mut state = self.lock();
-        state.reports.push((now + REPORT, Arc::clone(app)));
+        state.reports.push((due, Arc::clone(app)));
         self.wake(state);
     }
 
@@ -231,7 +231,7 @@ impl State {
     }
 
     /// Tells of the apps whose time has come; of all of them when the log is closed.
-    fn tell_held_back(&mut self, now: Instant, colour: bool) {
+    fn tell_counted(&mut self, now: Instant, colour: bool) {
         let closed = self.closed;
         let mut told = Vec::new();
         self.reports.retain(|(due, app)| {
@@ -242,29 +242,31 @@ impl State {
             !is_due
         });
         for app in told {
-            let Some(held_back) = app.held_back() else {
-                continue;
-            };
-            let (lines, kib) = (held_back.lines, held_back.bytes.div_ceil(1024));
-            let text = format!(
-                "app {}: suppressed {lines} lines ({kib} KiB) in the last second",
-                app.name
-            );
-            app.keep(&text, now);
+            let mut lines = Vec::new();
+            if let Some(held_back) = app.held_back() {
+                let (count, kib) = (held_back.lines, held_back.bytes.div_ceil(1024));
+                lines.push(format!("suppressed {count} lines ({kib} KiB) in the last second"));
+            }
+            lines.extend(app.repeated(now));
             let Some(place) = self.places.get_mut(app.place) else {
                 continue;
             };
-            if place.batch.lines == 0 && place.lost == 0 {
-                self.due.push(app.place);
+            for line in lines {
+                let mut text = String::new();
+                escape(&mut text, format_args!("app {}: {line}", app.name));
+                app.keep(&text, now);
+                if place.batch.lines == 0 && place.lost == 0 {
+                    self.due.push(app.place);
+                }
+                let line = Line {
+                    text: &text,
+                    mark: (0, ""),
+                    severity: Severity::Warning,
+                    app: Some(&app.name),
+                    id: None,
+                };
+                place.batch.push(&line, colour, place.marked);
             }
-            let line = Line {
-                text: &text,
-                mark: (0, ""),
-                severity: Severity::Warning,
-                app: Some(&app.name),
-                id: None,
-            };
-            place.batch.push(&line, colour, place.marked);
         }
     }
 
@@ -290,7 +292,7 @@ impl Writer {
             let mut state = desk.lock();
             loop {
                 let now = Instant::now();
-                state.tell_held_back(now, desk.colour);
+                state.tell_counted(now, desk.colour);
                 if !state.due.is_empty() || state.reopen || rest.is_some_and(|rest| rest <= now) {
                     break;
                 }
