@@ -49,6 +49,8 @@ test: ## Everything: formatting, lints, policy, unit and end-to-end tests, CPyth
 	@$(MAKE) test-tools
 	$(call say,unit and end-to-end tests)
 	@$(MAKE) test-rust
+	$(call say,broken input for all that is read from the network)
+	@$(MAKE) fuzz
 	$(call say,CPython's own tests in the guest)
 	@$(MAKE) test-python
 	$(call say,all is well)
@@ -56,6 +58,10 @@ test: ## Everything: formatting, lints, policy, unit and end-to-end tests, CPyth
 .PHONY: test-rust
 test-rust: python packages target/promtool ## Unit tests, and end-to-end tests of the real binary
 	@.ci/cargo-test $(CARGO) test --workspace --locked --no-fail-fast $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## The codecs under libFuzzer, FUZZ_SECONDS=10 for each wire; TARGETS=fastcgi narrows it
+	@CARGO="$(CARGO)" crates/protocol/fuzz/run.sh $(TARGETS)
 
 .PHONY: test-tools
 test-tools: ## Programs that tests run beside wasgi: HAProxy, nginx, supervisor, a validator for Kubernetes

@@ -2,96 +2,19 @@
 //! beside each what is made of them.
 
 mod cases;
+#[path = "found/fastcgi.rs"]
+mod found;
 
 use std::fmt::Write as _;
 
+use found::{CONNECTION, Found};
 use wasgi_protocol::environ;
-use wasgi_protocol::fastcgi::{Records, Step};
-use wasgi_protocol::gateway::{Head, Refusal};
-use wasgi_protocol::http::Connection;
-
-const CONNECTION: Connection<'_> = Connection {
-    scheme: "http",
-    remote: ("192.0.2.1", "40000"),
-    server: None,
-    own_fields: &[],
-    forwarded: None,
-};
 
 /// Longest params.
 const LONGEST: usize = 4096;
 
-/// What is made of bytes, apart from how they came.
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    Request {
-        head: Box<Head>,
-        id: u16,
-        keep: bool,
-    },
-    Body(Vec<u8>),
-    End,
-    Abort,
-    Answer(Vec<u8>),
-    Refused(Refusal),
-    /// The bytes ended here.
-    Waiting {
-        is_idle: bool,
-    },
-}
-
-/// Feeds `pieces` one after the other, as a connection would. A request is over when its body or itself has ended.
 fn found(pieces: &[&[u8]]) -> Vec<Found> {
-    let (mut records, mut input, mut found) = (Records::new(LONGEST), Vec::new(), Vec::new());
-    for piece in pieces {
-        input.extend_from_slice(piece);
-        loop {
-            let step = records.step(&input);
-            let used = match step {
-                Step::More => break,
-                Step::Head { used, head, id, keep } => {
-                    for pair in environ::iter(&head.environ(&CONNECTION, "").unwrap_or_default()) {
-                        pair.expect("the block is whole");
-                    }
-                    found.push(Found::Request { head, id, keep });
-                    used
-                }
-                Step::Data { used } => {
-                    assert!(used > 0);
-                    match found.last_mut() {
-                        Some(Found::Body(body)) => body.extend_from_slice(&input[..used]),
-                        _ => found.push(Found::Body(input[..used].to_vec())),
-                    }
-                    used
-                }
-                Step::End { used } => {
-                    records.finish();
-                    found.push(Found::End);
-                    used
-                }
-                Step::Abort { used } => {
-                    records.finish();
-                    found.push(Found::Abort);
-                    used
-                }
-                Step::Answer { used, record } => {
-                    found.push(Found::Answer(record));
-                    used
-                }
-                Step::Skip { used } => used,
-                Step::Refused(refusal) => {
-                    found.push(Found::Refused(refusal));
-                    return found;
-                }
-            };
-            input.drain(..used);
-        }
-        // A record that is read whole has at most a KiB.
-        assert!(input.len() <= 1024, "{} bytes are kept", input.len());
-    }
-    let is_idle = records.is_idle() && input.is_empty();
-    found.push(Found::Waiting { is_idle });
-    found
+    found::found(LONGEST, pieces)
 }
 
 fn told(found: &[Found]) -> String {

@@ -2,75 +2,21 @@
 //! beside each what is made of them.
 
 mod cases;
+#[path = "found/gateway.rs"]
+mod found;
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use found::{CONNECTION, Found, Wire};
 use wasgi_protocol::environ;
-use wasgi_protocol::gateway::{Head, Refusal};
-use wasgi_protocol::http::{Body, Connection};
+use wasgi_protocol::http::Body;
 use wasgi_protocol::{scgi, uwsgi};
 
-const CONNECTION: Connection<'_> = Connection {
-    scheme: "http",
-    remote: ("192.0.2.1", "40000"),
-    server: None,
-    own_fields: &[],
-    forwarded: None,
-};
-
-/// What a wire makes of the bytes of one connection.
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    /// A head, and what comes after it.
-    Request(Box<Head>, Vec<u8>),
-    Refused(Refusal),
-    Incomplete,
-}
-
-type Wire = fn(&[u8], usize) -> Result<Option<(Head, usize)>, Refusal>;
+/// Longest block of variables.
+const LONGEST: usize = 60_000;
 
 fn found(wire: Wire, pieces: &[&[u8]]) -> Found {
-    let mut input = Vec::new();
-    let mut pieces = pieces.iter();
-    for piece in &mut pieces {
-        input.extend_from_slice(piece);
-        match wire(&input, 60_000) {
-            Ok(None) => {}
-            Ok(Some((head, used))) => {
-                check(&head);
-                let mut rest = input[used..].to_vec();
-                pieces.for_each(|piece| rest.extend_from_slice(piece));
-                return Found::Request(Box::new(head), rest);
-            }
-            Err(refusal) => return Found::Refused(refusal),
-        }
-    }
-    Found::Incomplete
-}
-
-/// What holds of every environ, whatever came.
-fn check(head: &Head) {
-    let block = head.environ(&CONNECTION, "").unwrap_or_default();
-    let mut names = HashSet::new();
-    for pair in environ::iter(&block) {
-        let (name, _) = pair.expect("the block is whole");
-        assert!(names.insert(name), "{} is there once", cases::shown(name));
-        let is_forbidden = name.starts_with(b"wsgi.") || name.starts_with(b"UWSGI_");
-        assert!(!is_forbidden, "{} is left out", cases::shown(name));
-    }
-    for name in [
-        "SCRIPT_NAME",
-        "PATH_INFO",
-        "QUERY_STRING",
-        "SERVER_NAME",
-        "SERVER_PORT",
-    ] {
-        assert!(
-            block.is_empty() || names.contains(name.as_bytes()),
-            "{name} is there"
-        );
-    }
+    found::found(wire, LONGEST, pieces)
 }
 
 fn told(found: &Found) -> String {

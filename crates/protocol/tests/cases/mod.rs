@@ -1,63 +1,17 @@
 //! Cases of wire input, as files.
 
+mod corpus;
+
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The cases of a wire: `tests/corpus/http/valid/*.http`.
-fn cases(wire: &str, kind: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/corpus")
-        .join(wire)
-        .join(kind);
-    let mut found: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    found.retain(|path| path.extension().is_some_and(|extension| extension == wire));
-    found.sort();
-    assert!(found.len() > 5, "{kind}: the corpus is there");
-    found
-}
+use corpus::spelled;
 
-/// The bytes that a case's text spells. Its line ends are only there to be read; see http_corpus.rs.
-fn spelled(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match first {
-            b'\n' => {}
-            b'\\' => {
-                let (&which, after) = rest.split_first().expect("an escape is complete");
-                rest = after;
-                bytes.push(match which {
-                    b'r' => b'\r',
-                    b'n' => b'\n',
-                    b't' => b'\t',
-                    b'0' => 0,
-                    b'x' => {
-                        let digits = str::from_utf8(&rest[..2]).unwrap();
-                        rest = &rest[2..];
-                        u8::from_str_radix(digits, 16).unwrap()
-                    }
-                    other => other,
-                });
-            }
-            b'{' => {
-                let end = rest
-                    .iter()
-                    .position(|&b| b == b'}')
-                    .expect("a repetition is closed");
-                let (text, count) = str::from_utf8(&rest[..end]).unwrap().rsplit_once('*').unwrap();
-                bytes.extend(spelled(text).repeat(count.parse().unwrap()));
-                rest = &rest[end + 1..];
-            }
-            _ => bytes.push(first),
-        }
-    }
-    bytes
+fn cases(wire: &str, kind: &str) -> Vec<PathBuf> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus");
+    corpus::cases(&corpus, wire, kind)
 }
 
 /// Bytes as messages and `.out` files have them.
