@@ -3,6 +3,7 @@
 mod apps;
 mod client;
 mod compare;
+mod front;
 mod load;
 mod machine;
 mod options;
@@ -57,6 +58,10 @@ fn run() -> Result<(), String> {
     }
     if matches!(options.part, Part::Static | Part::All) {
         targets.extend(static_files::run(&place, &options));
+        report::progress("");
+    }
+    if matches!(options.part, Part::Front | Part::All) {
+        targets.extend(front::run(&place, &options));
         report::progress("");
     }
     report::targets(&targets);

@@ -9,11 +9,12 @@ use crate::apps::{APPS, App};
 use crate::servers::{ALL, Server};
 
 pub const HELP: &str = "\
-wasgi-bench [compare|targets|static|all|density] [option...]
+wasgi-bench [compare|targets|static|front|all|density] [option...]
 
   compare     requests/s, latency, memory and cold start of wasgi and its peers, app by app
   targets     start, idle memory, a thousand sleepers, a neighbour that burns CPU
   static      files that wasgi sends itself, beside nginx
+  front       wasgi and uWSGI behind nginx, over unix sockets
   all         all of these (default)
   density     a server with many apps: images, start, idle memory, first requests
 
@@ -36,6 +37,8 @@ pub enum Part {
     Targets,
     /// Files, beside nginx.
     Static,
+    /// Behind nginx.
+    Front,
     /// All of these.
     All,
     /// Many apps on one server.
@@ -88,6 +91,7 @@ impl Options {
                 "compare" => options.part = Part::Compare,
                 "targets" => options.part = Part::Targets,
                 "static" => options.part = Part::Static,
+                "front" => options.part = Part::Front,
                 "all" => options.part = Part::All,
                 "density" => options.part = Part::Density,
                 "--tenants" => {

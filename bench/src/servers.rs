@@ -96,21 +96,41 @@ impl Server {
     /// Why this server cannot run here, in words.
     pub fn launch(self, place: &Place, app: &App, setup: &Setup) -> Result<Launch, String> {
         let port = free_port()?;
-        let address = format!("127.0.0.1:{port}");
+        let key = match self {
+            Self::Uwsgi => "--http-socket",
+            _ => "http",
+        };
+        let launch = self.launch_on(place, app, setup, key, &format!("127.0.0.1:{port}"))?;
+        Ok(Launch { port, ..launch })
+    }
+
+    /// As [`launch`](Self::launch), on an address of one's own; its port is left open. `key` is wasgi's of `[listen]` or
+    /// uWSGI's argument.
+    ///
+    /// # Errors
+    /// As of [`launch`](Self::launch).
+    pub fn launch_on(
+        self,
+        place: &Place,
+        app: &App,
+        setup: &Setup,
+        key: &str,
+        address: &str,
+    ) -> Result<Launch, String> {
         let workers = setup.workers.to_string();
         let arguments: Vec<&str>;
         let mut command: Vec<OsString>;
         match self {
             Self::WasgiWorker | Self::WasgiRequest => {
-                let file = self.write_app_toml(place, app, setup, &address)?;
+                let file = self.write_app_toml(place, app, setup, key, address)?;
                 command = vec![place.wasgi.clone().into(), "serve".into(), file.into()];
                 arguments = vec!["--access-log", "off"];
             }
             Self::Uwsgi => {
                 command = vec![place.program("uwsgi").into()];
                 arguments = vec![
-                    "--http-socket",
-                    &address,
+                    key,
+                    address,
                     "--module",
                     "app:app",
                     "--processes",
@@ -147,13 +167,13 @@ impl Server {
             }
             Self::Gunicorn => {
                 command = vec![place.program("gunicorn").into()];
-                arguments = vec!["--bind", &address, "--workers", &workers, "app:app"];
+                arguments = vec!["--bind", address, "--workers", &workers, "app:app"];
             }
             Self::WasmtimeServe => {
                 let mut data = place.out.join("data").into_os_string();
                 data.push("::/data");
                 command = vec!["wasmtime".into(), "serve".into(), "--dir".into(), data];
-                let options = ["-Scli", "--env", "DATABASE=/data/notes.db", "--addr", &address];
+                let options = ["-Scli", "--env", "DATABASE=/data/notes.db", "--addr", address];
                 command.extend(options.map(OsString::from));
                 // What follows it would be its own arguments.
                 command.push(component(place, app)?.into());
@@ -166,7 +186,7 @@ impl Server {
             command,
             folder: place.app(app.name),
             env: environment(place),
-            port,
+            port: 0,
             log: place
                 .out
                 .join("logs")
@@ -179,6 +199,7 @@ impl Server {
         place: &Place,
         app: &App,
         setup: &Setup,
+        key: &str,
         address: &str,
     ) -> Result<PathBuf, String> {
         // Without a warm-up each request would import and compile anew what the first one does.
@@ -190,7 +211,7 @@ impl Server {
         let text = format!(
             "[app]\nname = \"{name}\"\nroot = {root:?}\nmodule = \"app:app\"\npython-path = [{packages:?}]\n\
              workers = {workers}\n{isolation}{further}\n[app.env]\nDATABASE = \"/data/notes.db\"\n\n\
-             [listen]\nhttp = \"{address}\"\n\n[limits]\n{limits}\n\n[files]\n\"/data\" = {{ path = {data:?}, write = true }}\n",
+             [listen]\n{key} = \"{address}\"\n\n[limits]\n{limits}\n\n[files]\n\"/data\" = {{ path = {data:?}, write = true }}\n",
             // Images of both modes are kept: there is one for each name.
             name = format_args!("{}-{}", app.name, self.key()),
             root = place.app(app.name),
@@ -200,7 +221,10 @@ impl Server {
             limits = setup.limits,
             data = place.out.join("data"),
         );
-        place.write(&format!("config/{}-{}/app.toml", self.key(), app.name), &text)
+        place.write(
+            &format!("config/{}-{}-{key}/app.toml", self.key(), app.name),
+            &text,
+        )
     }
 }
 
