@@ -24,7 +24,7 @@ pub(crate) struct Workshop {
 
 impl Workshop {
     /// An app that can be started; `workers` are made of how many there are at the start and how many there may be.
-    fn load(
+    pub(crate) fn load(
         &self,
         config: &Config,
         workers: impl Fn(u32, u32) -> Workers,

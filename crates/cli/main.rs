@@ -7,6 +7,7 @@ mod admin;
 mod app_options;
 mod build;
 mod builds;
+mod cgi;
 mod check;
 mod check_isolation;
 mod columns;
@@ -66,6 +67,7 @@ fn command() -> Command {
         )
         .subcommand(serve::command())
         .subcommand(dev::command())
+        .subcommand(cgi::command())
         .subcommand(check::command())
         .subcommand(build::command())
         .subcommand(python::command())
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
     let result = match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),
         Some(("dev", matches)) => dev::run(matches),
+        Some(("cgi", matches)) => cgi::run(matches),
         Some(("check", matches)) => check::run(matches),
         Some(("build", matches)) => build::run(matches),
         Some(("python", matches)) => python::run(matches),

@@ -8,6 +8,7 @@ mod server;
 
 mod admin;
 mod bill;
+mod cgi;
 mod check_isolation;
 mod compress;
 mod config;

@@ -50,6 +50,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("checkstatic", "static", "\"/\" = \"folder\""),
     ("environment", "app", "env"),
     ("fastcgisocket", "listen", "fastcgi"),
+    ("fcgi", "listen", "fastcgi"),
     ("forwardedallowips", "proxy", "trust"),
     ("forwarderheaders", "proxy", "headers"),
     ("gzip", "compress", "encodings"),
@@ -104,6 +105,10 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
     {
         return format!("did you mean [{name}]?");
     }
+    let elsewhere = ELSEWHERE.iter().find(|(name, ..)| *name == typed);
+    if let Some((_, _, known)) = elsewhere.filter(|(_, other, _)| *other == table) {
+        return format!("here it is called {known}");
+    }
     if let Some(known) = keys(table).into_iter().find(|known| near(&typed, &plain(known))) {
         return format!("did you mean {known}?");
     }
@@ -113,11 +118,8 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
             return format!("{known} is a key of [{other}]");
         }
     }
-    if let Some((_, other, known)) = ELSEWHERE.iter().find(|(name, ..)| *name == typed) {
-        return match *other == table {
-            true => format!("here it is called {known}"),
-            false => format!("here it is called {known}, in [{other}]"),
-        };
+    if let Some((_, other, known)) = elsewhere {
+        return format!("here it is called {known}, in [{other}]");
     }
     match table {
         "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]"
@@ -200,6 +202,7 @@ mod tests {
             ("app", "processes", "here it is called workers"),
             ("app", "harakiri", "here it is called time, in [limits]"),
             ("listen", "bind", "here it is called http"),
+            ("listen", "fcgi", "here it is called fastcgi"),
             ("limits", "memroy", "did you mean memory?"),
             ("", "limit", "did you mean [limits]?"),
             ("", "workers", "workers is a key of [app]"),

@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits, reads clocks, logs or touches a socket: bytes go in, and what they mean comes out.
 
+pub mod cgi;
 pub mod environ;
 pub mod fastcgi;
 pub mod forwarded;

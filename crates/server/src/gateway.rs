@@ -1,11 +1,12 @@
 //! Connections of web servers in front that hand on variables instead of HTTP.
 //!
 //! ```text
-//! socket -> plain.rs, records.rs: head ----------> answer.rs
+//! socket -> plain.rs, records.rs, cgi.rs: head ----------> answer.rs
 //!              | body: feed.rs, as the app reads ----^  |
 //! socket <- reply.rs: head, body <----------------------+
 //! ```
 
+mod cgi;
 mod feed;
 mod plain;
 mod records;
@@ -14,6 +15,7 @@ mod reply;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cgi::answer_cgi;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;

@@ -42,6 +42,7 @@ pub use admin::{Admin, AdminListeners, Token};
 pub use budget::Budget;
 pub use error_pages::ErrorPages;
 pub use fleet::{Fleet, Loaded, Loader};
+pub use gateway::answer_cgi;
 pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
 pub use log::{AccessFormat, Log, Tail, ascii_json, harmless};
@@ -56,4 +57,6 @@ pub use systemd::Notify;
 pub use threads::Threads;
 pub use tls::{Tls, TlsError};
 pub use upgrade::{Upgrade, UpgradeError};
+/// Whether a variable of a CGI program tells of its request.
+pub use wasgi_protocol::cgi::is_of_request;
 pub use worker::{Busy, Pool, Workers};

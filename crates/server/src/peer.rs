@@ -59,6 +59,14 @@ impl Peer {
         }
     }
 
+    /// Of a CGI program: its client, as the web server tells it.
+    pub(crate) fn of_cgi(client: Option<&str>) -> Self {
+        Self {
+            remote: (client.unwrap_or_default().to_owned(), String::new()),
+            ..Self::unix()
+        }
+    }
+
     /// As the operator says.
     pub(crate) fn trusted_by(mut self, proxy: Option<&Proxy>) -> Self {
         let address = self.remote.0.parse().ok();

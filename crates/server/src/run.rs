@@ -100,6 +100,23 @@ impl<R: Runner> Server<R> {
         glances
     }
 
+    /// Waits for `connections` to be over and all apps to be done, for at most `stop-time`.
+    pub(crate) async fn finish(&self, connections: impl Future<Output = ()>) {
+        let finished = async {
+            connections.await;
+            // A reply may be out, or its peer gone, while the app still runs.
+            for site in self.routes().sites() {
+                site.quiet().await;
+            }
+        };
+        let time = self.limits.stop_time;
+        if timeout(time, finished).await.is_err() {
+            self.log.warn(format_args!(
+                "stop-time of {time:?} is over: requests that still run are ended"
+            ));
+        }
+    }
+
     pub(crate) fn routes(&self) -> Arc<Routes<R>> {
         Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -172,20 +189,8 @@ pub async fn run<R: Runner>(
 
     accepting.shutdown().await;
     let _ = stop.send(Some(ending));
-    let finished = async {
-        // Every connection holds a receiver.
-        stop.closed().await;
-        // A reply may be out, or its peer gone, while the app still runs.
-        for site in server.routes().sites() {
-            site.quiet().await;
-        }
-    };
-    if timeout(server.limits.stop_time, finished).await.is_err() {
-        let time = server.limits.stop_time;
-        server.log.warn(format_args!(
-            "stop-time of {time:?} is over: requests that still run are ended"
-        ));
-    }
+    // Every connection holds a receiver.
+    server.finish(stop.closed()).await;
     for site in server.routes().sites() {
         // An app that nobody asked for has nothing to tell.
         if let Some(figures) = site.figures().filter(|figures| figures.started > 0) {

@@ -182,5 +182,6 @@ async fn write_all(
         }
         bytes = &bytes[written..];
     }
-    Ok(())
+    // Standard output keeps what is no whole line; sockets keep nothing.
+    timeout(patience, to.flush()).await?
 }
