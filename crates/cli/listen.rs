@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use wasgi_config::{Admin, Https, Listen};
+use wasgi_config::{Address, Admin, Https, Listen};
 use wasgi_server::{AdminListeners, BindError, Inherited, Listener, Tls, TlsError};
 
 use crate::failure::Failure;
@@ -41,7 +41,17 @@ pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result
             listeners.extend(bound.into_iter().map(speaking));
         }
     }
-    Ok(listeners)
+    let has_headers = |listener: &Listener| {
+        let of = |address: &Address| address.to_string() == listener.address();
+        listen.proxy_protocol.iter().any(of)
+    };
+    Ok(listeners
+        .into_iter()
+        .map(|listener| match has_headers(&listener) {
+            true => listener.with_proxy_headers(),
+            false => listener,
+        })
+        .collect())
 }
 
 /// Reads the certificates: what is wrong with one is a mistake of the configuration.

@@ -174,6 +174,7 @@ mod tests {
                 uwsgi: Vec::new(),
                 fastcgi: Vec::new(),
                 scgi: Vec::new(),
+                proxy_protocol: Vec::new(),
             },
             limits: wasgi_config::Limits::default(),
             files: vec![Grant {

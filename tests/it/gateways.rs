@@ -253,14 +253,17 @@ fn who_speaks_another_protocol_is_told_so() {
         assert!(connection.is_closed());
         SERVER.log.wait_for(mark, &said);
     }
-    let mark = SERVER.log.mark();
-    let mut connection = SERVER.connect();
-    connection.send(Asked::get("/ok").packet(0));
-    connection.reply().expect(400);
-    SERVER.log.wait_for(
-        mark,
-        "HTTP from 127.0.0.1: this looks like uwsgi, and the port speaks HTTP",
-    );
+    for (bytes, looks) in [
+        (Asked::get("/ok").packet(0), "uwsgi"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(), "TLS"),
+    ] {
+        let mark = SERVER.log.mark();
+        let mut connection = SERVER.connect();
+        connection.send(bytes);
+        connection.reply().expect(400);
+        let said = format!("HTTP from 127.0.0.1: this looks like {looks}, and the port speaks HTTP");
+        SERVER.log.wait_for(mark, &said);
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod nodes;
 mod operations;
 mod pep3333;
 mod proxied;
+mod proxy_protocol;
 mod recursion;
 mod requests;
 mod resilience;

@@ -247,7 +247,7 @@ impl Server {
             .iter()
             .filter_map(|line| line.split_once("listening on http://"))
             .map(|(_, address)| {
-                let address = address.trim_end_matches('/');
+                let address = address.split(',').next().unwrap_or(address);
                 address
                     .parse()
                     .unwrap_or_else(|_| panic!("not an address: {address:?}"))

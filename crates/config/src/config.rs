@@ -136,6 +136,8 @@ pub struct Listen {
     pub fastcgi: Vec<Address>,
     /// Where web servers in front speak SCGI.
     pub scgi: Vec<Address>,
+    /// Those of `http`, `https` and `redirect` where a proxy's PROXY header comes before each connection's first byte.
+    pub proxy_protocol: Vec<Address>,
 }
 
 /// One address of `https` in `[listen]`.
@@ -173,6 +175,7 @@ impl Listen {
         add(&mut self.uwsgi, &other.uwsgi);
         add(&mut self.fastcgi, &other.fastcgi);
         add(&mut self.scgi, &other.scgi);
+        add(&mut self.proxy_protocol, &other.proxy_protocol);
         let new = other.https.iter().filter(|https| !self.https.contains(https));
         let new: Vec<_> = new.cloned().collect();
         self.https.extend(new);

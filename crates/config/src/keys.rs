@@ -31,7 +31,15 @@ const TABLES: &[(&str, &[&str])] = &[
     ),
     (
         "listen",
-        &["http", "https", "redirect", "uwsgi", "fastcgi", "scgi"],
+        &[
+            "http",
+            "https",
+            "redirect",
+            "uwsgi",
+            "fastcgi",
+            "scgi",
+            "proxy-protocol",
+        ],
     ),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
@@ -214,7 +222,7 @@ mod tests {
             (
                 "listen",
                 "quux",
-                "the keys of [listen] are http, https, redirect, uwsgi, fastcgi, scgi",
+                "the keys of [listen] are http, https, redirect, uwsgi, fastcgi, scgi, proxy-protocol",
             ),
         ] {
             assert_eq!(hint(table, key), expected);

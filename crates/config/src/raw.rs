@@ -45,6 +45,7 @@ pub(crate) struct Raw {
     pub uwsgi: Vec<At<String>>,
     pub fastcgi: Vec<At<String>>,
     pub scgi: Vec<At<String>>,
+    pub proxy_protocol: Vec<At<String>>,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
     pub log: RawLog,
@@ -308,6 +309,9 @@ impl Reader<'_> {
             "uwsgi" => self.raw.uwsgi = self.addresses("listen.uwsgi", value),
             "fastcgi" => self.raw.fastcgi = self.addresses("listen.fastcgi", value),
             "scgi" => self.raw.scgi = self.addresses("listen.scgi", value),
+            "proxy-protocol" => {
+                self.raw.proxy_protocol = self.addresses("listen.proxy-protocol", value);
+            }
             _ => self.unknown("listen", key),
         }
     }

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../../.."
 
 seconds=${FUZZ_SECONDS:-10}
 targets=("$@")
-[ $# -gt 0 ] || targets=(http uwsgi scgi fastcgi forwarded)
+[ $# -gt 0 ] || targets=(http uwsgi scgi fastcgi forwarded proxy)
 out=$PWD/target/fuzz
 export CARGO_TARGET_DIR=$out
 # `make` gives another compiler where there is no cc.

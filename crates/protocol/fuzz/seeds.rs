@@ -25,7 +25,7 @@ fn main() {
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(name), seed).unwrap();
     };
-    for wire in ["http", "uwsgi", "scgi", "fastcgi"] {
+    for wire in ["http", "uwsgi", "scgi", "fastcgi", "proxy"] {
         for kind in ["valid", "invalid"] {
             for case in corpus::cases(&corpus, wire, kind) {
                 let bytes = corpus::spelled(&fs::read_to_string(&case).unwrap());

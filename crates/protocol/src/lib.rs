@@ -9,6 +9,7 @@ pub mod forwarded;
 pub mod gateway;
 mod head;
 pub mod http;
+pub mod proxy_protocol;
 pub mod scgi;
 pub mod uwsgi;
 

@@ -22,6 +22,7 @@ mod listener;
 mod log;
 mod metrics;
 mod peer;
+mod proxy_header;
 mod rate;
 mod request_id;
 mod route;

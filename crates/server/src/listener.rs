@@ -34,6 +34,8 @@ pub struct Listener {
     address: String,
     kind: Arc<Kind>,
     speaks: Speaks,
+    /// Whether a proxy says first whose each connection is.
+    has_headers: bool,
 }
 
 /// What is spoken on a listener's connections.
@@ -181,7 +183,18 @@ impl Listener {
             address: address.to_string(),
             kind: Arc::new(kind),
             speaks: Speaks::Http,
+            has_headers: false,
         }
+    }
+
+    /// Takes connections of trusted proxies alone, each with a header of the PROXY protocol before its first byte.
+    pub fn with_proxy_headers(mut self) -> Self {
+        self.has_headers = true;
+        self
+    }
+
+    pub(crate) fn has_proxy_headers(&self) -> bool {
+        self.has_headers
     }
 
     /// Speaks HTTP over TLS.
@@ -227,7 +240,7 @@ impl Listener {
     }
 
     /// The address as configured.
-    pub(crate) fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         &self.address
     }
 
@@ -296,7 +309,11 @@ impl fmt::Display for Listener {
             (Speaks::Redirect(port), _) => write!(f, ", sending to https at port {port}"),
             (Speaks::Gateway(wire), Kind::Unix { .. }) => write!(f, ", speaking {}", wire.name()),
             _ => Ok(()),
+        }?;
+        if self.has_headers {
+            f.write_str(", behind the PROXY protocol")?;
         }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use wasgi_config::Proxy;
+use wasgi_protocol::proxy_protocol::Origin;
 
 use crate::listener::Speaks;
 
@@ -34,12 +35,6 @@ impl fmt::Display for Peer {
 impl Peer {
     /// A TCP peer. IPv4 addresses that came in through an IPv6 socket are told as IPv4.
     pub(crate) fn tcp(remote: SocketAddr, local: SocketAddr) -> Self {
-        let text = |address: SocketAddr| {
-            (
-                address.ip().to_canonical().to_string(),
-                address.port().to_string(),
-            )
-        };
         Self {
             remote: text(remote),
             server: Some(text(local)),
@@ -74,6 +69,25 @@ impl Peer {
         self
     }
 
+    /// As the proxy says that hands its connection on.
+    pub(crate) fn introduced(mut self, origin: Origin) -> Self {
+        let tls = match origin {
+            Origin::Proxy => false,
+            Origin::Unix { tls } => {
+                (self.remote, self.server) = Default::default();
+                tls
+            }
+            Origin::Client { from, to, tls } => {
+                (self.remote, self.server) = (text(from), Some(text(to)));
+                tls
+            }
+        };
+        if tls {
+            self.scheme = "https";
+        }
+        self
+    }
+
     /// As its listener says.
     pub(crate) fn speaking(mut self, speaks: &Speaks) -> Self {
         match speaks {
@@ -83,4 +97,10 @@ impl Peer {
         }
         self
     }
+}
+
+/// Address and port, as the environ has them.
+fn text(address: SocketAddr) -> (String, String) {
+    let ip = address.ip().to_canonical();
+    (ip.to_string(), address.port().to_string())
 }

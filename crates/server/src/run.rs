@@ -19,6 +19,7 @@ use crate::http::serve;
 use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
 use crate::peer::Peer;
+use crate::proxy_header;
 use crate::route::Routes;
 use crate::runner::Runner;
 use crate::site::Glance;
@@ -228,17 +229,22 @@ async fn accept<R: Runner>(
         refused = false;
         let (server, stopping) = (Arc::clone(&server), stopping.clone());
         let speaks = listener.speaks().clone();
+        let has_header = listener.has_proxy_headers();
         match accepted {
             Accepted::Tcp(stream, remote) => {
                 let Ok(local) = stream.local_addr() else { continue };
                 let peer = Peer::tcp(remote, local)
                     .speaking(&speaks)
                     .trusted_by(server.proxy());
-                tokio::spawn(connection(stream, peer, speaks, server, stopping, permit));
+                tokio::spawn(connection(
+                    stream, peer, has_header, speaks, server, stopping, permit,
+                ));
             }
             Accepted::Unix(stream) => {
                 let peer = Peer::unix().speaking(&speaks).trusted_by(server.proxy());
-                tokio::spawn(connection(stream, peer, speaks, server, stopping, permit));
+                tokio::spawn(connection(
+                    stream, peer, has_header, speaks, server, stopping, permit,
+                ));
             }
         }
     }
@@ -246,8 +252,9 @@ async fn accept<R: Runner>(
 
 /// Serves a connection, and gives its permit back.
 async fn connection<S, R>(
-    stream: S,
-    peer: Peer,
+    mut stream: S,
+    mut peer: Peer,
+    has_header: bool,
     speaks: Speaks,
     server: Arc<Server<R>>,
     mut stopping: watch::Receiver<Option<Ending>>,
@@ -256,6 +263,15 @@ async fn connection<S, R>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     R: Runner,
 {
+    if has_header {
+        let introduced = tokio::select! {
+            introduced = proxy_header::read(&mut stream, peer, &server) => introduced,
+            // As for keys that are being agreed on.
+            _ = stopping.wait_for(|ending| *ending == Some(Ending::Stop)) => return,
+        };
+        let Some(introduced) = introduced else { return };
+        peer = introduced;
+    }
     match speaks {
         Speaks::Http | Speaks::Redirect(_) => serve(stream, peer, server, stopping).await,
         Speaks::Gateway(wire) => gateway::serve(stream, wire, peer, server, stopping).await,

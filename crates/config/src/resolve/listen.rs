@@ -23,14 +23,16 @@ impl Resolver<'_> {
                 port: 8000,
             }],
         };
-        let listen = Listen {
+        let mut listen = Listen {
             http,
             https: self.https(raw),
             redirect: self.addresses(&raw.redirect),
             uwsgi: self.addresses(&raw.uwsgi),
             fastcgi: self.addresses(&raw.fastcgi),
             scgi: self.addresses(&raw.scgi),
+            proxy_protocol: Vec::new(),
         };
+        listen.proxy_protocol = self.proxy_protocol(raw, &listen);
         if let (Some(at), true) = (raw.redirect.first(), listen.https_port().is_none()) {
             self.problems.push(at.problem(
                 "there is no https on a TCP port to send clients to",
@@ -38,6 +40,34 @@ impl Resolver<'_> {
             ));
         }
         listen
+    }
+
+    /// Of the addresses of HTTP, those where connections begin with a PROXY header.
+    fn proxy_protocol(&mut self, raw: &Raw, listen: &Listen) -> Vec<Address> {
+        let Some(first) = raw.proxy_protocol.first() else {
+            return Vec::new();
+        };
+        // Without it nobody could connect there.
+        if raw.proxy.table.is_none() {
+            self.problems.push(first.problem(
+                "nothing says whose PROXY header counts",
+                "add [proxy] with trust = [\"127.0.0.1\"], the proxies that connect here",
+            ));
+        }
+        let https = listen.https.iter().map(|https| &https.address);
+        let known: Vec<_> = listen.http.iter().chain(https).chain(&listen.redirect).collect();
+        let mut addresses = Vec::new();
+        for at in &raw.proxy_protocol {
+            match self.address(at) {
+                Some(address) if !known.contains(&&address) => self.problems.push(at.problem(
+                    format!("`{}` is not an address of http, https or redirect", at.value),
+                    "name it there as well: proxy-protocol only says how connections to it begin",
+                )),
+                Some(address) => addresses.push(address),
+                None => {}
+            }
+        }
+        addresses
     }
 
     fn addresses(&mut self, typed: &[At<String>]) -> Vec<Address> {

@@ -68,6 +68,7 @@ impl RawServer {
                     self.raw.http = reader.raw.http.take();
                     self.raw.https = std::mem::take(&mut reader.raw.https);
                     self.raw.redirect = std::mem::take(&mut reader.raw.redirect);
+                    self.raw.proxy_protocol = std::mem::take(&mut reader.raw.proxy_protocol);
                 }
                 "admin" => {
                     for (key, value) in reader.table(key, value) {
