@@ -79,7 +79,7 @@ fn one(matches: &ArgMatches, Chosen { label, config, .. }: Chosen) -> Result<Exi
         return Err(Failure::Usage(format!("{label}: {WITHOUT_CACHE}\n{CACHE_HINT}")));
     }
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     let app = engine.app(spec::spec(&config), log.app(&config.app.name));
     let threads = Threads::start().context("cannot start")?;
     let begun = Instant::now();
@@ -110,7 +110,7 @@ fn many(
 ) -> Result<ExitCode, Failure> {
     let progress = Progress::to_stderr(apps.len());
     let log = Log::to(progress.writer(), AccessFormat::Off, false).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     let wanted: Vec<_> = apps
         .into_iter()
         .map(|(label, config)| wanted(label, config, &engine, &log))

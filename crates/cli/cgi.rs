@@ -80,7 +80,7 @@ fn answer(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         config.log.access = AccessFormat::Off;
     }
     let log = Log::start(&config.log).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     let workshop = Workshop {
         engine,
         log: log.clone(),

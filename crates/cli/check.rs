@@ -64,7 +64,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
     listen::certificates(&config.listen)?;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     let app = engine.app(spec::spec(&config), log.app(&config.app.name));
     let threads = Threads::start().context("cannot start")?;
     let begun = Instant::now();

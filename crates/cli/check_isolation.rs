@@ -27,7 +27,7 @@ const LONGEST: usize = 8 << 10;
 pub(crate) fn run(matches: &ArgMatches, Chosen { label, config, .. }: &Chosen) -> Result<ExitCode, Failure> {
     let paths = paths(matches, &config.app.warmup)?;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     // Both kinds of run from one import: what the app draws at random there is then the same.
     let mut spec = spec::spec(config);
     spec.isolation = Isolation::Request;

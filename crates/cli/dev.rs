@@ -58,7 +58,7 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let chosen = app_options::choose(matches)?;
     let log = Log::to_stderr(AccessFormat::Combined).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
     let served = threads.block_on(develop(matches, chosen, &engine, &log, threads.guests()));
     threads.end();

@@ -1,10 +1,14 @@
 //! Finds the Python guest and the folder for its compiled code.
 
 use std::env;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::{Arg, ArgMatches};
+use wasgi_config::User;
 use wasgi_engine::{Engine, EngineError, PythonFiles, WASMTIME_VERSION};
 
 use crate::failure::Failure;
@@ -18,14 +22,17 @@ pub(crate) fn option() -> Arg {
         .help_heading("Host")
 }
 
-/// The compiled interpreter; compiles it, with a line to say so, if this machine has not done so before.
-pub(crate) fn engine(matches: &ArgMatches) -> Result<Engine, Failure> {
+/// The compiled interpreter; compiles it, with a line to say so, if this machine has not done so before. `user` is whom
+/// root has become.
+pub(crate) fn engine(matches: &ArgMatches, user: Option<&User>) -> Result<Engine, Failure> {
     // Other servers' command lines have no such option.
     let named = matches.try_get_one::<String>("python-dir").ok().flatten();
     let named = named.map(PathBuf::from);
     let files = find(named).map_err(Failure::Usage)?;
-    let cache =
-        cache_folder(env::var_os("XDG_CACHE_HOME").map(PathBuf::from), env::home_dir()).ok_or_else(|| {
+    let of_user = user.map(users_cache).filter(|folder| folder.is_dir());
+    let cache = of_user
+        .or_else(|| cache_folder(env::var_os("XDG_CACHE_HOME").map(PathBuf::from), env::home_dir()))
+        .ok_or_else(|| {
             Failure::Usage(
                 "no folder to keep the compiled Python in: neither XDG_CACHE_HOME nor HOME is set\n\
                  hint: set XDG_CACHE_HOME to a folder that this user may write to"
@@ -82,6 +89,30 @@ fn find(named: Option<PathBuf>) -> Result<PythonFiles, String> {
             places[0].display(),
             places[1].display()
         )),
+    }
+}
+
+/// `wasgi-NAME` in XDG_CACHE_HOME or /var/cache, for a user whom root becomes: root's own folder is closed to it, and its home
+/// may be nobody's to write to.
+fn users_cache(user: &User) -> PathBuf {
+    let xdg = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = xdg
+        .filter(|path| path.is_absolute())
+        .unwrap_or_else(|| "/var/cache".into());
+    let name = user.name.clone().unwrap_or_else(|| user.uid.to_string());
+    base.join(format!("wasgi-{name}"))
+}
+
+/// Makes that folder, which only root may.
+///
+/// # Errors
+/// Those of the system. One that is there already is left as it is: whether it may be trusted is looked at when it is used.
+pub(crate) fn make_cache(user: &User) -> io::Result<()> {
+    let folder = users_cache(user);
+    fs::create_dir_all(folder.parent().unwrap_or(Path::new("/")))?;
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| lchown(&folder, Some(user.uid), Some(user.gid))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use wasgi_config::{Address, Admin, Https, Listen};
+use wasgi_config::{Address, Admin, Https, Listen, Owner, Sockets};
 use wasgi_server::{AdminListeners, BindError, Inherited, Listener, Tls, TlsError};
 
 use crate::failure::Failure;
@@ -10,12 +10,16 @@ use crate::failure::Failure;
 /// Binds all of it, or takes over what was inherited.
 pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result<Vec<Listener>, Failure> {
     let certificates = certificates(listen)?;
+    let sockets = &listen.sockets;
     let mut listeners = Vec::new();
     for address in &listen.http {
-        listeners.extend(inherited.listen(address).await.map_err(cannot_listen)?);
+        listeners.extend(inherited.listen(address, sockets).await.map_err(cannot_listen)?);
     }
     for (https, tls) in listen.https.iter().zip(certificates) {
-        let bound = inherited.listen(&https.address).await.map_err(cannot_listen)?;
+        let bound = inherited
+            .listen(&https.address, sockets)
+            .await
+            .map_err(cannot_listen)?;
         listeners.extend(bound.into_iter().map(|listener| listener.over_tls(tls.clone())));
     }
     // The port as it was bound, if the system chose it.
@@ -24,7 +28,7 @@ pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result
         .find_map(Listener::https_port)
         .or(listen.https_port());
     for address in &listen.redirect {
-        let bound = inherited.listen(address).await.map_err(cannot_listen)?;
+        let bound = inherited.listen(address, sockets).await.map_err(cannot_listen)?;
         let port = port.unwrap_or(443);
         listeners.extend(bound.into_iter().map(|listener| listener.redirecting(port)));
     }
@@ -37,7 +41,7 @@ pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result
         (&listen.scgi, Listener::speaking_scgi),
     ] {
         for address in addresses {
-            let bound = inherited.listen(address).await.map_err(cannot_listen)?;
+            let bound = inherited.listen(address, sockets).await.map_err(cannot_listen)?;
             listeners.extend(bound.into_iter().map(speaking));
         }
     }
@@ -72,11 +76,17 @@ fn cannot_use(error: TlsError) -> Failure {
     Failure::Usage(format!("wasgi: {:#}\nhint: {hint}", anyhow::Error::from(error)))
 }
 
-/// Binds what the operator is to be heard on.
+/// Binds what the operator is to be heard on: unix sockets are for `owner` alone.
 pub(crate) async fn listen_for_admin(
     admin: &Admin,
+    owner: Option<Owner>,
     inherited: &mut Inherited,
 ) -> Result<AdminListeners, Failure> {
+    let sockets = Sockets {
+        mode: 0o600,
+        owner,
+        ..Sockets::default()
+    };
     let mut listeners = AdminListeners::default();
     for (address, to) in [
         (&admin.socket, &mut listeners.private),
@@ -84,7 +94,7 @@ pub(crate) async fn listen_for_admin(
         (&admin.stats, &mut listeners.stats),
     ] {
         if let Some(address) = address {
-            *to = inherited.listen_privately(address).await.map_err(cannot_listen)?;
+            *to = inherited.listen(address, &sockets).await.map_err(cannot_listen)?;
         }
     }
     Ok(listeners)
@@ -102,6 +112,9 @@ fn cannot_listen(error: BindError) -> Failure {
             }
             _ => None,
         },
+        BindError::Owner { .. } => Some(
+            "only root may give it to another user, and only who is in a group may give it to that: correct socket-owner, or start wasgi as root",
+        ),
         BindError::InUse { .. } => Some("stop that process, or choose another path"),
         BindError::NotPassed { .. } => Some(
             "start wasgi with systemd's socket unit, or leave the address to systemd-socket-activate; see examples/systemd",

@@ -21,6 +21,7 @@ mod import;
 mod interpreter;
 mod listen;
 mod loaders;
+mod privileges;
 mod progress;
 mod ps;
 mod python;

@@ -58,7 +58,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let options = load_without_app(&overrides)?;
     let log = Log::to_stderr(AccessFormat::Off).context("cannot start the log")?;
-    let engine = interpreter::engine(matches)?;
+    let engine = interpreter::engine(matches, None)?;
     let spec = AppSpec {
         name: "python".to_owned(),
         entry: Entry::Module {

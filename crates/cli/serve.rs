@@ -14,16 +14,17 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Id};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use wasgi_config::{AccessFormat, Logging, ServerConfig, Tracing, load_server};
+use wasgi_config::{AccessFormat, Listen, Logging, Owner, Process, ServerConfig, Tracing, load_server};
 use wasgi_server::{
-    Admin, Budget, Fleet, Inherited, Listener, Loader, Log, Server, StaticError, Threads, Token,
+    Admin, AdminListeners, Budget, Fleet, Inherited, Listener, Loader, Log, Server, StaticError, Threads,
+    Token,
 };
 
 use crate::app_options::Chosen;
 use crate::failure::Failure;
 use crate::loaders::{Named, Operator, Workshop, variable};
 use crate::service::{self, Service};
-use crate::{app_options, hosted, interpreter, listen, loaders, signals};
+use crate::{app_options, hosted, interpreter, listen, loaders, privileges, signals};
 
 /// How long a slow terminal or pipe may take over the last lines of the log.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
@@ -109,25 +110,25 @@ pub(crate) fn command() -> Command {
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let what = What::of(matches)?;
-    // Before there are threads.
+    // Both before there are threads.
     let inherited = Inherited::take().context("cannot take over the sockets handed over")?;
+    let (process, file) = what.process();
+    privileges::prepare(process, file)?;
     let (logging, tracing) = what.logging();
     let log = Log::start(logging).with_context(|| cannot_log(logging))?;
     if let Some(tracing) = tracing {
         log.trace(tracing).context("cannot start sending traces")?;
     }
     what.remark(&log);
-    let engine = interpreter::engine(matches)?;
     let threads = Threads::start().context("cannot start the server's threads")?;
     raise_open_files();
     let start = Start {
         matches,
         inherited,
         guests: threads.guests(),
-        workshop: Workshop {
-            engine,
-            log: log.clone(),
-        },
+        process: process.clone(),
+        logging: logging.clone(),
+        log: log.clone(),
     };
     let served = threads.block_on(async {
         match what {
@@ -190,6 +191,14 @@ impl What {
         }
     }
 
+    /// `[server]`, and what messages call the file.
+    fn process(&self) -> (&Process, &str) {
+        match self {
+            What::Apps(apps) => (&apps[0].1.config.process, &apps[0].1.label),
+            What::Server(file, config) => (&config.process, file.to_str().unwrap_or("server.toml")),
+        }
+    }
+
     fn logging(&self) -> (&Logging, Option<&Tracing>) {
         match self {
             What::Apps(apps) => (&apps[0].1.config.log, apps[0].1.config.trace.as_ref()),
@@ -217,31 +226,56 @@ struct Start<'a> {
     matches: &'a ArgMatches,
     inherited: Inherited,
     guests: Handle,
-    workshop: Workshop,
+    process: Process,
+    logging: Logging,
+    log: Log,
 }
 
 impl Start<'_> {
+    /// Binds all sockets, as root perhaps, and goes on as the user that is to serve: what the apps touch is touched by it.
+    async fn open(
+        &mut self,
+        mut listen: Listen,
+        admin: &wasgi_config::Admin,
+    ) -> Result<(Vec<Listener>, AdminListeners, Service, Workshop), Failure> {
+        let user = self.process.user.as_ref();
+        let owner = user.map(|user| Owner {
+            shown: user.shown.clone(),
+            uid: Some(user.uid),
+            gid: Some(user.gid),
+        });
+        // As if the user had bound them.
+        listen.sockets.owner = listen.sockets.owner.or(owner.clone());
+        let listeners = listen::listen(&listen, &mut self.inherited).await?;
+        let doors = listen::listen_for_admin(admin, owner, &mut self.inherited).await?;
+        let sockets = listeners.iter().chain(doors.iter());
+        let service = Service::prepare(self.matches, sockets, &self.log)?;
+        privileges::give_up_root(&self.process, &service, &self.logging, &self.log)?;
+        let workshop = Workshop {
+            engine: interpreter::engine(self.matches, user)?,
+            log: self.log.clone(),
+        };
+        Ok((listeners, doors, service, workshop))
+    }
+
     /// Serves apps whose owner starts them: all that is wrong with any is told before a socket opens, and one that does not
     /// start is the end, if it is alone.
     async fn serve_apps(mut self, chosen: Vec<(PathBuf, Chosen)>) -> Result<(), Failure> {
-        let loader = Named::new(self.matches, self.workshop.clone());
         let mut listen = chosen[0].1.config.listen.clone();
         for (_, Chosen { config, .. }) in &chosen[1..] {
             listen.add(&config.listen);
         }
         // Before the app starts: an address that is taken should be told at once.
-        let listeners = listen::listen(&listen, &mut self.inherited).await?;
         let admin = &chosen[0].1.config.admin;
-        let doors = listen::listen_for_admin(admin, &mut self.inherited).await?;
-        let sockets = listeners.iter().chain(doors.iter());
-        let service = Service::prepare(self.matches, sockets, &self.workshop.log)?;
-        let mut stop = signals::first(self.workshop.log.clone()).context("cannot wait for signals")?;
+        let (listeners, doors, service, workshop) = self.open(listen, admin).await?;
+        let loader = Named::new(self.matches, workshop);
+        let mut stop = signals::first(self.log.clone()).context("cannot wait for signals")?;
         let apps: Vec<_> = chosen
             .iter()
             .map(|(file, Chosen { label, config, .. })| Ok((file, label, loader.loaded(config)?)))
             .collect::<Result<_, StaticError>>()
             .map_err(anyhow::Error::from)?;
-        let server = Server::new(chosen[0].1.config.limits.clone(), self.workshop.log.clone());
+        let server = Server::new(chosen[0].1.config.limits.clone(), self.log.clone());
         if let Some(proxy) = &chosen[0].1.config.proxy {
             server.trust(proxy.clone());
         }
@@ -266,11 +300,8 @@ impl Start<'_> {
 
     /// Serves the apps of many owners. None of them is a reason not to serve the others.
     async fn serve_server(mut self, file: PathBuf, config: ServerConfig) -> Result<(), Failure> {
-        let log = self.workshop.log.clone();
-        let listeners = listen::listen(&config.listen, &mut self.inherited).await?;
-        let doors = listen::listen_for_admin(&config.admin, &mut self.inherited).await?;
-        let sockets = listeners.iter().chain(doors.iter());
-        let service = Service::prepare(self.matches, sockets, &log)?;
+        let log = self.log.clone();
+        let (listeners, doors, service, workshop) = self.open(config.listen.clone(), &config.admin).await?;
         let stop = signals::first(log.clone()).context("cannot wait for signals")?;
         let server = Server::new(config.limits.clone(), log.clone());
         if let Some(proxy) = &config.proxy {
@@ -279,7 +310,7 @@ impl Start<'_> {
         let admin = Admin::open(doors, token(&config.admin), &server);
         let budget = Budget::new(config.memory);
         let builders = config.builders.unwrap_or_else(cores);
-        let loader = Operator::new(file, config, self.workshop.clone());
+        let loader = Operator::new(file, config, workshop);
         let fleet = Fleet::new(loader, server.clone(), budget, self.guests.clone(), builders);
         fleet.open().await;
         let (sweeping, begun) = (fleet.clone(), Instant::now());

@@ -2,9 +2,9 @@
 //! place.
 
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::future::{self, Future};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::Arc;
@@ -53,6 +53,11 @@ impl Service {
             pidfile: pidfile.map(PidFile),
             log: log.clone(),
         })
+    }
+
+    /// What holds the process's id while it serves.
+    pub(crate) fn pidfile(&self) -> Option<&PathBuf> {
+        self.pidfile.as_ref().map(|file| &file.0)
     }
 
     /// Whoever supervises the process.
@@ -138,19 +143,25 @@ impl PidFile {
         new.push(format!(".{}", process::id()));
         let new = Path::new(&new);
         let written = fs::write(new, format!("{}\n", process::id())).and_then(|()| fs::rename(new, &self.0));
-        if written.is_err() {
-            let _ = fs::remove_file(new);
+        match written {
+            Err(error) => {
+                let _ = fs::remove_file(new);
+                // The folder may be root's, who has given the file alone to this user.
+                let written = OpenOptions::new().write(true).truncate(true).open(&self.0);
+                let written = written.and_then(|mut file| writeln!(file, "{}", process::id()));
+                written.map_err(|_| error)
+            }
+            Ok(()) => Ok(()),
         }
-        written
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
         let ours = fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == process::id().to_string());
-        if ours {
-            // Too late to tell anybody; a stale one is replaced.
-            let _ = fs::remove_file(&self.0);
+        // Where it cannot be removed, it is to name no process that may be another's by and by. Too late to tell anybody.
+        if ours && fs::remove_file(&self.0).is_err() {
+            let _ = OpenOptions::new().write(true).truncate(true).open(&self.0);
         }
     }
 }

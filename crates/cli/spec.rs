@@ -175,7 +175,9 @@ mod tests {
                 fastcgi: Vec::new(),
                 scgi: Vec::new(),
                 proxy_protocol: Vec::new(),
+                sockets: wasgi_config::Sockets::default(),
             },
+            process: wasgi_config::Process::default(),
             limits: wasgi_config::Limits::default(),
             files: vec![Grant {
                 guest: "/data".to_owned(),

@@ -31,6 +31,7 @@ mod logs;
 mod nodes;
 mod operations;
 mod pep3333;
+mod privileges;
 mod proxied;
 mod proxy_protocol;
 mod recursion;

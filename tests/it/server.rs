@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{Connection, PATIENCE, Reply};
@@ -72,8 +73,30 @@ pub fn wasgi() -> Command {
             run.stdout,
             run.stderr
         );
+        if geteuid().is_root() {
+            share_compiled(&cache);
+        }
     });
     command
+}
+
+/// Number of www-data, user and group, on any Debian.
+pub const WWW_DATA: u32 = 33;
+
+/// Servers that become www-data keep compiled code in a folder of their own.
+fn share_compiled(cache: &Path) {
+    let (from, to) = (cache.join("wasgi"), cache.join("wasgi-www-data"));
+    fs::create_dir_all(&to).expect("a folder for the test");
+    fs::set_permissions(cache, fs::Permissions::from_mode(0o755)).expect("can be changed");
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o700)).expect("can be changed");
+    for entry in fs::read_dir(from).expect("was made").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let copy = to.join(entry.file_name());
+            fs::copy(entry.path(), &copy).expect("can be copied");
+            chown(&copy, Some(WWW_DATA), Some(WWW_DATA)).expect("root may");
+        }
+    }
+    chown(&to, Some(WWW_DATA), Some(WWW_DATA)).expect("root may");
 }
 
 /// The command with nothing of this process's environment but PATH and HOME.

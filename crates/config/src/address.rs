@@ -20,6 +20,8 @@ pub enum Address {
     },
     /// A unix socket at this path; `app.toml` may give it relative to itself, and [`crate::load`] makes it absolute.
     Unix(PathBuf),
+    /// A unix socket without a file, by its name: `unix:@name`. Every process on the machine may connect.
+    Abstract(String),
     /// Sockets that whoever starts the server hands over.
     Passed(Passed),
 }
@@ -61,6 +63,16 @@ impl FromStr for Address {
                 hint: hint.to_owned(),
             })
         };
+        if let Some(name) = text.strip_prefix("unix:@") {
+            return match name.len() {
+                1..=UNIX_PATH_MAX => Ok(Address::Abstract(name.to_owned())),
+                0 => fail(format!("`{text}` has no name"), "write \"unix:@hello\""),
+                length => fail(
+                    format!("the socket's name has {length} bytes; the system takes at most {UNIX_PATH_MAX}"),
+                    "choose a shorter name",
+                ),
+            };
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             return match path {
                 "" => fail(format!("`{text}` has no path"), "write \"unix:/run/hello.sock\""),
@@ -177,6 +189,7 @@ impl fmt::Display for Address {
             Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Address::Tcp { host, port } => write!(f, "{host}:{port}"),
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(f, "unix:@{name}"),
             Address::Passed(Passed::All) => f.write_str("systemd"),
             Address::Passed(Passed::Named(name)) => write!(f, "systemd:{name}"),
             Address::Passed(Passed::Number(number)) => write!(f, "fd:{number}"),
@@ -197,6 +210,7 @@ mod tests {
             "my-host.lan:65535",
             "unix:/run/a.sock",
             "unix:a b",
+            "unix:@hello",
             "systemd",
             "systemd:web",
             "fd:3",
@@ -223,6 +237,7 @@ mod tests {
             ("localhost:+80", "localhost:8000"),
             ("/run/a.sock", "unix:/run/a.sock"),
             ("unix:", "unix:/run/hello.sock"),
+            ("unix:@", "unix:@hello"),
             ("a b:80", "127.0.0.1:80"),
             ("", ":8000"),
         ] {

@@ -133,6 +133,7 @@ impl Resolver<'_> {
     fn stats(&mut self, at: &At<String>) -> Option<Address> {
         let (what, hint) = match at.value.parse() {
             Ok(Address::Unix(path)) => return self.socket(at, &path).map(Address::Unix),
+            Ok(address @ Address::Abstract(_)) => return Some(address),
             Ok(Address::Tcp { host, port }) if is_loopback(&host) => {
                 return Some(Address::Tcp { host, port });
             }

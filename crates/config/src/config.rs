@@ -8,8 +8,10 @@ use crate::address::Address;
 use crate::admin::Admin;
 use crate::compress::Compress;
 use crate::log::Logging;
+use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::route::Route;
+use crate::sockets::Sockets;
 use crate::static_files::StaticMount;
 use crate::trace::Tracing;
 
@@ -20,6 +22,8 @@ pub struct Config {
     pub app: App,
     /// `[listen]`: where it is served.
     pub listen: Listen,
+    /// `[server]`: as whom the server runs.
+    pub process: Process,
     /// `[limits]`: what a request, an instance and a connection may use.
     pub limits: Limits,
     /// `[files]`: what of the host the app may touch beside its own code.
@@ -138,6 +142,8 @@ pub struct Listen {
     pub scgi: Vec<Address>,
     /// Those of `http`, `https` and `redirect` where a proxy's PROXY header comes before each connection's first byte.
     pub proxy_protocol: Vec<Address>,
+    /// How all of them are set up.
+    pub sockets: Sockets,
 }
 
 /// One address of `https` in `[listen]`.
@@ -157,13 +163,13 @@ impl Listen {
             Address::Tcp { port, .. } => Some(port),
             // A socket of systemd's is usually at the usual port.
             Address::Passed(_) => Some(443),
-            Address::Unix(_) => None,
+            Address::Unix(_) | Address::Abstract(_) => None,
         })
     }
 }
 
 impl Listen {
-    /// Adds where another app is to be served.
+    /// Adds where another app is to be served. How sockets are set up is the first one's to say.
     pub fn add(&mut self, other: &Listen) {
         let add = |to: &mut Vec<Address>, from: &[Address]| {
             let new = from.iter().filter(|address| !to.contains(address));

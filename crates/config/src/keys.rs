@@ -39,8 +39,13 @@ const TABLES: &[(&str, &[&str])] = &[
             "fastcgi",
             "scgi",
             "proxy-protocol",
+            "socket-mode",
+            "socket-owner",
+            "backlog",
+            "reuse-port",
         ],
     ),
+    ("server", crate::process::KEYS),
     ("log", crate::log::KEYS),
     ("trace", crate::trace::KEYS),
     ("compress", crate::compress::KEYS),
@@ -55,12 +60,15 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("application", "app", "module"),
     ("bind", "listen", "http"),
     ("chdir", "app", "root"),
+    ("chmodsocket", "listen", "socket-mode"),
+    ("chownsocket", "listen", "socket-owner"),
     ("checkstatic", "static", "\"/\" = \"folder\""),
     ("environment", "app", "env"),
     ("fastcgisocket", "listen", "fastcgi"),
     ("fcgi", "listen", "fastcgi"),
     ("forwardedallowips", "proxy", "trust"),
     ("forwarderheaders", "proxy", "headers"),
+    ("gid", "server", "group"),
     ("gzip", "compress", "encodings"),
     ("gzipcomplevel", "compress", "level"),
     ("gzipminlength", "compress", "min-size"),
@@ -84,6 +92,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("statsserver", "admin", "stats"),
     ("target", "app", "module"),
     ("timeout", "limits", "time"),
+    ("uid", "server", "user"),
     ("uwsgisocket", "listen", "uwsgi"),
     ("virtualenv", "app", "venv"),
     ("wsgi", "app", "module"),
@@ -105,7 +114,7 @@ fn keys(table: &str) -> Vec<&'static str> {
 /// What to write instead of the unknown `key` in `[table]`, or at the top when `table` is empty.
 pub(crate) fn hint(table: &str, key: &str) -> String {
     const NAMES: &[&str] = &[
-        "app", "listen", "limits", "log", "trace", "files", "static", "compress", "admin", "proxy",
+        "app", "listen", "server", "limits", "log", "trace", "files", "static", "compress", "admin", "proxy",
     ];
     let typed = plain(key);
     if table.is_empty()
@@ -130,7 +139,7 @@ pub(crate) fn hint(table: &str, key: &str) -> String {
         return format!("here it is called {known}, in [{other}]");
     }
     match table {
-        "" => "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]"
+        "" => "the tables are [app], [app.env], [listen], [server], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]"
             .to_owned(),
         _ => format!("the keys of [{table}] are {}", keys(table).join(", ")),
     }
@@ -148,6 +157,7 @@ pub(crate) fn server_hint(key: &str) -> String {
         "idle-timeout",
         "builders",
         "listen",
+        "server",
         "admin",
         "proxy",
         "limits",
@@ -217,12 +227,12 @@ mod tests {
             (
                 "",
                 "quux",
-                "the tables are [app], [app.env], [listen], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]",
+                "the tables are [app], [app.env], [listen], [server], [limits], [log], [trace], [files], [static], [compress], [admin] and [proxy]",
             ),
             (
                 "listen",
                 "quux",
-                "the keys of [listen] are http, https, redirect, uwsgi, fastcgi, scgi, proxy-protocol",
+                "the keys of [listen] are http, https, redirect, uwsgi, fastcgi, scgi, proxy-protocol, socket-mode, socket-owner, backlog, reuse-port",
             ),
         ] {
             assert_eq!(hint(table, key), expected);

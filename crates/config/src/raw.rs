@@ -11,8 +11,10 @@ use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::log::RawLog;
 use crate::problem::{At, Place, Problem};
+use crate::process::RawProcess;
 use crate::proxy::RawProxy;
 use crate::quota::{self, RawQuota};
+use crate::sockets::RawSockets;
 use crate::static_files::RawStatic;
 use crate::trace::RawTrace;
 pub(crate) use https::RawHttps;
@@ -46,6 +48,8 @@ pub(crate) struct Raw {
     pub fastcgi: Vec<At<String>>,
     pub scgi: Vec<At<String>>,
     pub proxy_protocol: Vec<At<String>>,
+    pub sockets: RawSockets,
+    pub process: RawProcess,
     pub limits: Vec<(&'static LimitKey, At<Typed>)>,
     pub files: Vec<RawGrant>,
     pub log: RawLog,
@@ -204,8 +208,8 @@ impl Reader<'_> {
         for (name, value) in document {
             let table = name.get_ref().as_ref();
             match table {
-                "app" | "listen" | "limits" | "log" | "trace" | "files" | "static" | "compress" | "admin"
-                | "proxy" => {}
+                "app" | "listen" | "server" | "limits" | "log" | "trace" | "files" | "static"
+                | "compress" | "admin" | "proxy" => {}
                 _ => {
                     self.unknown("", name);
                     continue;
@@ -221,6 +225,7 @@ impl Reader<'_> {
                 match table {
                     "app" => self.app(key, value),
                     "listen" => self.listen(key, value),
+                    "server" => self.process(key, value),
                     "limits" => self.limit(key, value),
                     "log" => self.log(key, value),
                     "trace" => self.trace(key, value),
@@ -312,7 +317,11 @@ impl Reader<'_> {
             "proxy-protocol" => {
                 self.raw.proxy_protocol = self.addresses("listen.proxy-protocol", value);
             }
-            _ => self.unknown("listen", key),
+            name => {
+                if !self.sockets(name, value) {
+                    self.unknown("listen", key);
+                }
+            }
         }
     }
 

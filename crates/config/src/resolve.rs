@@ -60,6 +60,7 @@ impl Resolver<'_> {
         let probe = self.probe(raw);
         let (env, secrets) = self.environment(raw);
         let listen = self.listen(raw);
+        let process = self.process(&raw.process);
         let limits = self.limits(raw);
         let log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
@@ -108,6 +109,7 @@ impl Resolver<'_> {
                 secrets,
             },
             listen,
+            process,
             limits,
             files: files.into_iter().map(|(grant, _)| grant).collect(),
             log,

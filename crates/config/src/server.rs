@@ -16,6 +16,7 @@ use crate::config::{Config, Limits, Listen};
 use crate::limits::LimitKey;
 use crate::log::Logging;
 use crate::problem::{At, Errors, Place, Problem};
+use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::raw::{self, Raw};
 use crate::resolve::{EnvLookup, Resolver, folder_name};
@@ -31,6 +32,8 @@ pub struct ServerConfig {
     patterns: Vec<glob::Pattern>,
     /// `[listen]`: where all apps are served.
     pub listen: Listen,
+    /// `[server]`: as whom the server runs.
+    pub process: Process,
     /// `[admin]`: where the server is looked at and steered.
     pub admin: Admin,
     /// `[proxy]`: what is in front, and what its word counts for.
@@ -161,6 +164,7 @@ impl Resolver<'_> {
         defaults.isolation.as_ref().map(|at| self.isolation(at));
         let own = typed.own.into_iter().map(|own| self.own(own)).collect();
         let listen = self.listen(&raw);
+        let process = self.process(&raw.process);
         let admin = self.admin(&raw);
         let proxy = self.proxy(&raw.proxy);
         let limits = self.limits(&raw);
@@ -172,6 +176,7 @@ impl Resolver<'_> {
         Some(ServerConfig {
             patterns,
             listen,
+            process,
             admin,
             proxy,
             limits,
@@ -330,6 +335,7 @@ impl ServerConfig {
             ));
         }
         problems.extend(raw.proxy.refused());
+        problems.extend(raw.process.refused());
         if let Some(at) = raw.name.as_ref().filter(|at| at.value != name) {
             problems.push(at.problem(
                 format!("on this server the app is called {name}, after its folder"),

@@ -66,5 +66,6 @@ pub use instance::{Instance, Report, RewindError, Rewound, WhyNot};
 pub use local::{Keeper, Kept};
 pub use mounts::MountError;
 pub use python::PythonFiles;
+pub use rewind::open_pagemap;
 pub use spec::{AppSpec, Entry, Isolation, Limits, Mount, Quota, Secret};
 pub use track::{At, Track};

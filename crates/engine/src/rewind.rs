@@ -111,6 +111,12 @@ fn remap(memory: &mut [u8], image: &Image) -> io::Result<()> {
     unsafe { image.map_at(at) }
 }
 
+/// Opens what tells written pages, for as long as the process lasts: once it has changed its user, the system does not let
+/// it.
+pub fn open_pagemap() {
+    let _ = pagemap();
+}
+
 /// `/proc/self/pagemap`, if this kernel has PAGEMAP_SCAN on it.
 fn pagemap() -> Option<&'static File> {
     static PAGEMAP: OnceLock<Option<File>> = OnceLock::new();

@@ -13,9 +13,9 @@ use std::path::Path;
 
 use listenfd::ListenFd;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
-use wasgi_config::{Address, Passed};
+use wasgi_config::{Address, Passed, Sockets};
 
-use crate::listener::{BindError, Handle, Listener, PRIVATE_MODE, SOCKET_MODE};
+use crate::listener::{BindError, Handle, Listener};
 
 /// Set in the environment of a server whose standard input is a socket to the server that it replaces.
 pub(crate) const UPGRADE: &str = "WASGI_UPGRADE";
@@ -72,19 +72,7 @@ impl Inherited {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn listen(&mut self, address: &Address) -> Result<Vec<Listener>, BindError> {
-        self.listen_with_mode(address, SOCKET_MODE).await
-    }
-
-    /// As [`listen`](Self::listen); to a unix socket only this process's user may connect.
-    ///
-    /// # Errors
-    /// As [`BindError`] lists.
-    pub async fn listen_privately(&mut self, address: &Address) -> Result<Vec<Listener>, BindError> {
-        self.listen_with_mode(address, PRIVATE_MODE).await
-    }
-
-    async fn listen_with_mode(&mut self, address: &Address, mode: u32) -> Result<Vec<Listener>, BindError> {
+    pub async fn listen(&mut self, address: &Address, sockets: &Sockets) -> Result<Vec<Listener>, BindError> {
         let text = address.to_string();
         let file = match address {
             Address::Unix(path) => Some(path.as_path()),
@@ -109,7 +97,7 @@ impl Inherited {
             return Ok(listeners);
         }
         let Address::Passed(which) = address else {
-            return Ok(vec![Listener::bind_with_mode(address, mode).await?]);
+            return Ok(vec![Listener::bind(address, sockets).await?]);
         };
         let meant = |socket: &mut PassedSocket| match which {
             Passed::All => true,

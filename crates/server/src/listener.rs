@@ -5,27 +5,18 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixStream as BlockingUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
-use wasgi_config::Address;
+use wasgi_config::{Address, Owner, Sockets};
 
 use crate::gateway::{Plain, Wire};
 use crate::tls::Tls;
-
-/// Connections the system holds until they are accepted.
-const BACKLOG: u32 = 1024;
-
-/// Who may connect to a unix socket: its user and group.
-pub(crate) const SOCKET_MODE: u32 = 0o660;
-
-/// ... or its user alone.
-pub(crate) const PRIVATE_MODE: u32 = 0o600;
 
 /// A bound socket. `Display` gives where it is: `http://127.0.0.1:8000` or `unix:/run/hello.sock`.
 #[derive(Debug)]
@@ -92,10 +83,22 @@ pub enum BindError {
         source: io::Error,
     },
     /// A server answers on the unix socket.
-    #[error("cannot listen on unix:{}: another process is listening there", path.display())]
+    #[error("cannot listen on unix:{}: {} is listening there", path.display(), shown(*pid))]
     InUse {
         /// The socket.
         path: PathBuf,
+        /// The process, if it can be told.
+        pid: Option<i32>,
+    },
+    /// The system does not let this user give the socket's file away.
+    #[error("cannot give the socket {} to {owner}", path.display())]
+    Owner {
+        /// The socket.
+        path: PathBuf,
+        /// As configured.
+        owner: String,
+        /// What the system said.
+        source: io::Error,
     },
     /// Whoever started the server did not hand over such a socket.
     #[error("cannot listen on {address}: no such socket was handed over")]
@@ -115,23 +118,19 @@ impl Listener {
     /// Binds a socket and starts to listen: connections wait in the backlog until [`run`](crate::run) takes them.
     ///
     /// A host name is bound at the first of its addresses that can be. The file of a unix socket whose server is gone
-    /// is replaced; the new one may be connected to by its user and group (mode 0660), and is removed when the
-    /// listener is dropped, if it still is this listener's.
+    /// is replaced; the new one has the mode and the owner of `sockets` from its first connection on, and is removed when
+    /// the listener is dropped, if it still is this listener's.
     ///
     /// # Errors
     /// As [`BindError`] lists.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn bind(address: &Address) -> Result<Self, BindError> {
-        Self::bind_with_mode(address, SOCKET_MODE).await
-    }
-
-    /// As [`bind`](Self::bind), with this mode for the file of a unix socket.
-    pub(crate) async fn bind_with_mode(address: &Address, mode: u32) -> Result<Self, BindError> {
+    pub async fn bind(address: &Address, sockets: &Sockets) -> Result<Self, BindError> {
         match address {
-            Address::Tcp { host, port } => bind_tcp(host, *port, address).await,
-            Address::Unix(path) => bind_unix(path, address, mode),
+            Address::Tcp { host, port } => bind_tcp(host, *port, address, sockets).await,
+            Address::Unix(path) => bind_unix(path, address, sockets),
+            Address::Abstract(name) => bind_abstract(name, address, sockets),
             Address::Passed(_) => Err(BindError::NotPassed {
                 address: address.to_string(),
             }),
@@ -158,9 +157,13 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 let bound = listener.local_addr()?;
                 let file = path.map(|path| SocketFile::of(path, false)).transpose()?;
+                let path = match address {
+                    Address::Abstract(name) => named(name),
+                    _ => path.or(bound.as_pathname()).unwrap_or(Path::new("")).to_owned(),
+                };
                 Kind::Unix {
                     listener: UnixListener::from_std(listener)?,
-                    path: path.or(bound.as_pathname()).unwrap_or(Path::new("")).to_owned(),
+                    path,
                     file,
                 }
             }
@@ -317,7 +320,17 @@ impl fmt::Display for Listener {
     }
 }
 
-async fn bind_tcp(host: &str, port: u16, address: &Address) -> Result<Listener, BindError> {
+/// Who listens.
+fn shown(pid: Option<i32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+async fn bind_tcp(
+    host: &str,
+    port: u16,
+    address: &Address,
+    sockets: &Sockets,
+) -> Result<Listener, BindError> {
     let found = lookup_host((host, port))
         .await
         .map_err(|source| BindError::Resolve {
@@ -326,7 +339,7 @@ async fn bind_tcp(host: &str, port: u16, address: &Address) -> Result<Listener, 
         })?;
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host name has no address");
     for one in found {
-        match listen_tcp(one) {
+        match listen_tcp(one, sockets) {
             Ok(kind) => return Ok(Listener::new(address, kind)),
             Err(error) => last = error,
         }
@@ -337,7 +350,7 @@ async fn bind_tcp(host: &str, port: u16, address: &Address) -> Result<Listener, 
     })
 }
 
-fn listen_tcp(address: SocketAddr) -> io::Result<Kind> {
+fn listen_tcp(address: SocketAddr, sockets: &Sockets) -> io::Result<Kind> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -345,13 +358,14 @@ fn listen_tcp(address: SocketAddr) -> io::Result<Kind> {
     };
     // A restarted server must not wait for the old one's connections to be forgotten.
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(sockets.reuse_port)?;
     socket.bind(address)?;
-    let listener = socket.listen(BACKLOG)?;
+    let listener = socket.listen(sockets.backlog)?;
     let local = listener.local_addr()?;
     Ok(Kind::Tcp { listener, local })
 }
 
-fn bind_unix(path: &Path, address: &Address, mode: u32) -> Result<Listener, BindError> {
+fn bind_unix(path: &Path, address: &Address, sockets: &Sockets) -> Result<Listener, BindError> {
     let failed = |source| BindError::Bind {
         address: address.to_string(),
         source,
@@ -363,9 +377,10 @@ fn bind_unix(path: &Path, address: &Address, mode: u32) -> Result<Listener, Bind
             });
         }
         Ok(_) => match BlockingUnixStream::connect(path) {
-            Ok(_) => {
+            Ok(stream) => {
                 return Err(BindError::InUse {
                     path: path.to_owned(),
+                    pid: listening(stream),
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -377,6 +392,7 @@ fn bind_unix(path: &Path, address: &Address, mode: u32) -> Result<Listener, Bind
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(BindError::InUse {
                     path: path.to_owned(),
+                    pid: None,
                 });
             }
             Err(error) => return Err(failed(error)),
@@ -384,15 +400,65 @@ fn bind_unix(path: &Path, address: &Address, mode: u32) -> Result<Listener, Bind
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let at = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
+    let socket = bound(&at).map_err(failed)?;
     let file = SocketFile::of(path, true).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
+    if let Some(Owner { shown, uid, gid }) = &sockets.owner {
+        lchown(path, *uid, *gid).map_err(|source| BindError::Owner {
+            path: path.to_owned(),
+            owner: shown.clone(),
+            source,
+        })?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(sockets.mode)).map_err(failed)?;
+    // Not before: until here nobody could connect, whatever the file allowed.
     let kind = Kind::Unix {
-        listener,
+        listener: listening_at(socket, sockets).map_err(failed)?,
         path: path.to_owned(),
         file: Some(file),
     };
     Ok(Listener::new(address, kind))
+}
+
+fn bind_abstract(name: &str, address: &Address, sockets: &Sockets) -> Result<Listener, BindError> {
+    let listen = || {
+        let at = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
+        listening_at(bound(&at)?, sockets)
+    };
+    let kind = Kind::Unix {
+        listener: listen().map_err(|source| BindError::Bind {
+            address: address.to_string(),
+            source,
+        })?,
+        path: named(name),
+        file: None,
+    };
+    Ok(Listener::new(address, kind))
+}
+
+/// How a name that is no file's is shown.
+fn named(name: &str) -> PathBuf {
+    PathBuf::from(format!("@{name}"))
+}
+
+fn bound(at: &SocketAddrUnix) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::bind(&socket, at)?;
+    Ok(socket)
+}
+
+fn listening_at(socket: OwnedFd, sockets: &Sockets) -> io::Result<UnixListener> {
+    rustix::net::listen(&socket, i32::try_from(sockets.backlog).unwrap_or(i32::MAX))?;
+    UnixListener::from_std(socket.into())
+}
+
+/// The process on the other side of a connection: that which listens, before the connection is accepted.
+fn listening(stream: BlockingUnixStream) -> Option<i32> {
+    stream.set_nonblocking(true).ok()?;
+    let peer = UnixStream::from_std(stream).ok()?.peer_cred().ok()?;
+    // 0 for one that this process's namespace has no number for.
+    peer.pid().filter(|pid| *pid > 0)
 }
 
 /// The file of a unix socket; removed when dropped, if it is owned and no other has taken its place.
@@ -435,17 +501,21 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 mod tests {
     use super::*;
 
+    async fn bind(address: &Address) -> Result<Listener, BindError> {
+        Listener::bind(address, &Sockets::default()).await
+    }
+
     fn unix(path: &Path) -> Address {
         Address::Unix(path.to_owned())
     }
 
     #[tokio::test]
     async fn port_0_becomes_a_real_port() {
-        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
         let port = listener.port().unwrap();
         assert_ne!(port, 0);
         assert_eq!(listener.to_string(), format!("http://127.0.0.1:{port}"));
-        let error = Listener::bind(&format!("127.0.0.1:{port}").parse().unwrap())
+        let error = bind(&format!("127.0.0.1:{port}").parse().unwrap())
             .await
             .unwrap_err();
         assert_eq!(error.to_string(), format!("cannot listen on 127.0.0.1:{port}"));
@@ -455,19 +525,20 @@ mod tests {
     async fn a_live_unix_socket_is_refused_and_a_stale_one_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.sock");
-        let listener = Listener::bind(&unix(&path)).await.unwrap();
+        let listener = bind(&unix(&path)).await.unwrap();
         assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
-        assert!(matches!(
-            Listener::bind(&unix(&path)).await,
-            Err(BindError::InUse { .. })
-        ));
+        let error = bind(&unix(&path)).await.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("process {} is listening", std::process::id())),
+            "{error}"
+        );
         drop(listener);
         assert!(!path.exists());
 
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "std leaves the file of a closed socket");
-        let listener = Listener::bind(&unix(&path)).await.unwrap();
+        let listener = bind(&unix(&path)).await.unwrap();
         assert!(BlockingUnixStream::connect(&path).is_ok());
         drop(listener);
     }
@@ -478,16 +549,97 @@ mod tests {
         let path = folder.path().join("a.sock");
         fs::write(&path, "precious").unwrap();
         assert!(matches!(
-            Listener::bind(&unix(&path)).await,
+            bind(&unix(&path)).await,
             Err(BindError::NotASocket { .. })
         ));
         fs::remove_file(&path).unwrap();
 
-        let listener = Listener::bind(&unix(&path)).await.unwrap();
+        let listener = bind(&unix(&path)).await.unwrap();
         fs::remove_file(&path).unwrap();
         let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
         drop(listener);
         assert!(path.exists());
         drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_whose_and_for_whom_it_is_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let mut sockets = Sockets {
+            mode: 0o606,
+            ..Sockets::default()
+        };
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        sockets.owner = Some(Owner {
+            shown: "other".to_owned(),
+            uid: Some(uid.as_raw() + 33),
+            gid: Some(gid.as_raw() + 44),
+        });
+        let listener = Listener::bind(&unix(&path), &sockets).await;
+        if !uid.is_root() {
+            let error = listener.unwrap_err().to_string();
+            assert!(error.ends_with("a.sock to other"), "{error}");
+            assert!(!path.exists(), "nothing is left of what failed");
+            return;
+        }
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!(found.mode() & 0o777, 0o606);
+        assert_eq!((found.uid(), found.gid()), (33, 44));
+        drop(listener.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_name_without_a_file_is_listened_at() {
+        let name = format!("wasgi-test-{}", std::process::id());
+        let address: Address = format!("unix:@{name}").parse().unwrap();
+        let listener = bind(&address).await.unwrap();
+        assert_eq!(listener.to_string(), format!("unix:@{name}"));
+        let at =
+            <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+        let client = BlockingUnixStream::connect_addr(&at.unwrap()).unwrap();
+        assert!(matches!(listener.accept().await.unwrap(), Accepted::Unix(_)));
+        drop(client);
+        assert!(matches!(bind(&address).await, Err(BindError::Bind { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_port_is_shared_by_those_who_all_say_so() {
+        let sockets = Sockets {
+            reuse_port: true,
+            ..Sockets::default()
+        };
+        let first = Listener::bind(&"127.0.0.1:0".parse().unwrap(), &sockets)
+            .await
+            .unwrap();
+        let again: Address = format!("127.0.0.1:{}", first.port().unwrap()).parse().unwrap();
+        assert!(bind(&again).await.is_err());
+        assert!(Listener::bind(&again, &sockets).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_backlog_is_as_long_as_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let sockets = Sockets {
+            backlog: 3,
+            ..Sockets::default()
+        };
+        let _listener = Listener::bind(&unix(&path), &sockets).await.unwrap();
+        let at = SocketAddrUnix::new(&path).unwrap();
+        let connect = || {
+            let socket = rustix::net::socket_with(
+                AddressFamily::UNIX,
+                SocketType::STREAM,
+                SocketFlags::NONBLOCK,
+                None,
+            )
+            .unwrap();
+            rustix::net::connect(&socket, &at).map(|()| socket)
+        };
+        // Linux lets one more wait than is said.
+        let waiting: Vec<_> = (0..4).map(|_| connect().unwrap()).collect();
+        assert!(connect().is_err());
+        drop(waiting);
     }
 }

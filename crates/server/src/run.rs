@@ -418,7 +418,11 @@ mod tests {
                 threads.block_on(async {
                     let mut listeners = Vec::new();
                     for address in &addresses {
-                        listeners.push(Listener::bind(address).await.unwrap());
+                        listeners.push(
+                            Listener::bind(address, &wasgi_config::Sockets::default())
+                                .await
+                                .unwrap(),
+                        );
                     }
                     let pool = Pool::start(
                         app,

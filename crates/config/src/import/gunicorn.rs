@@ -82,6 +82,8 @@ pub(super) fn setting(key: &str, value: String, place: Place) -> Setting {
 
 /// What Gunicorn does if nothing is said.
 pub(super) fn defaults(plan: &mut Plan, env: EnvLookup<'_>) {
+    // Of a umask of 0: everyone on the machine may connect to a unix socket, which guides count on.
+    plan.umask = Some((0, None));
     let off = setting("access-logfile", String::new(), Place::Option);
     Plan::set(&mut plan.log, "access", quoted("off"), &off);
     if let Some(workers) = env("WEB_CONCURRENCY").and_then(|text| text.parse().ok()) {

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Gid;
+
 use super::document::{Document, quoted};
 use super::ini::matching;
 use super::{Problem, Setting};
 use crate::problem::Place;
+use crate::process::group_id;
 use crate::resolve::folder_name;
 
 /// What is spoken on a socket, by the key of `[listen]`.
@@ -43,6 +46,11 @@ pub(super) struct Plan {
     pub protocol: Option<Setting>,
     /// Address, certificate and key.
     pub https: Vec<(String, String, String, Setting)>,
+    /// Further keys of `[listen]`, for all sockets.
+    pub of_sockets: Vec<(&'static str, String, Setting)>,
+    /// Gunicorn's `umask`, for unix sockets.
+    pub umask: Option<(u32, Option<Setting>)>,
+    pub process: Vec<(&'static str, String, Setting)>,
     pub limits: Vec<(&'static str, String, Setting)>,
     /// Mount and folder.
     pub statics: Vec<(String, String, Setting)>,
@@ -169,6 +177,13 @@ impl Plan {
         write(document, "log", &self.log);
         write(document, "admin", &self.admin);
         write(document, "proxy", &self.proxy);
+        // Who is asked to stay root stays in its group.
+        if !self.process.iter().any(|(key, ..)| *key == "user") {
+            let is_own = |setting: &Setting| group_id(&setting.value) == Some(Gid::effective().as_raw());
+            self.process
+                .retain(|(key, _, setting)| *key != "group" || !is_own(setting));
+        }
+        write(document, "server", &self.process);
     }
 
     /// The app's folder: where the server is told to go, else where it is; never the root of all files, which would show
@@ -356,6 +371,9 @@ impl Plan {
         }
         let mut addresses = std::mem::take(&mut self.addresses);
         self.over_tls(&mut addresses);
+        let has_file = addresses
+            .iter()
+            .any(|(_, address, _)| address.starts_with("unix:/"));
         document.table("listen");
         if let (true, true, Some(address)) =
             (addresses.is_empty(), self.https.is_empty(), &self.default_address)
@@ -385,6 +403,16 @@ impl Plan {
             })
             .collect();
         document.list("https", &https);
+        for (key, value, setting) in &self.of_sockets {
+            document.line(key, value, setting);
+        }
+        if let Some((umask, setting)) = self.umask.as_ref().filter(|_| has_file) {
+            let mode = quoted(&format!("{:03o}", 0o666 & !umask));
+            match setting {
+                Some(setting) => document.line("socket-mode", &mode, setting),
+                None => document.own("socket-mode", &mode),
+            }
+        }
         document.end_table();
     }
 

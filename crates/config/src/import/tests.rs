@@ -228,6 +228,20 @@ fn command_lines_of_guides_come_to_app_toml() {
             ],
         ),
         (
+            "-s @hello -w a --chmod-socket --listen 100000 --reuse-port",
+            &[
+                "uwsgi = [\"unix:@hello\"]",
+                "socket-mode = \"666\"",
+                "backlog = 65535",
+                "queue = 100000",
+                "reuse-port = true",
+            ],
+        ),
+        (
+            "-s /tmp/x.sock -w a --chmod-socket=664 -l 7",
+            &["socket-mode = \"664\"", "backlog = 7", "queue = 7"],
+        ),
+        (
             "--http :1 -w a --env A=${B} --disable-logging --limit-post 1000",
             &[
                 "\"A\" = \"$${B}\"",
@@ -264,6 +278,16 @@ fn command_lines_of_guides_come_to_app_toml() {
                 "  \"0.0.0.0:5000\",",
             ],
         ),
+        (
+            "-b unix:/tmp/x.sock --backlog 9 --reuse-port a:b",
+            &[
+                "socket-mode = \"666\"",
+                "backlog = 9",
+                "queue = 9",
+                "reuse-port = true",
+            ],
+        ),
+        ("-b unix:/tmp/x.sock -m 007 a:b", &["socket-mode = \"660\""]),
         (
             "-b 0.0.0.0 -t 60 --graceful-timeout 5 --max-requests 9 --max-requests-jitter 2 -n shop a:b",
             &[
@@ -435,4 +459,38 @@ fn each_option_has_one_row() {
         shorts.dedup();
         assert_eq!((names.len(), shorts.len()), counts);
     }
+}
+
+/// What `uid`, `gid` and `chown-socket` come to.
+#[test]
+fn root_becomes_the_user_that_is_asked_for_and_others_are_told() {
+    let words = words("-s /tmp/x.sock -w a:b --uid 65534 --gid 65533 --chown-socket 65534:65533");
+    let imported = of_words(Foreign::UwsgiWords, &words);
+    let lines = [
+        "user = \"65534\"",
+        "group = \"65533\"",
+        "socket-owner = \"65534:65533\"",
+    ];
+    let are_there = lines.map(|wanted| imported.toml.lines().any(|line| line == wanted));
+    let told = imported
+        .remarks
+        .iter()
+        .filter(|remark| remark.is_warning && remark.text.contains("only root can "));
+    match crate::is_root() {
+        true => assert_eq!((are_there, told.count()), ([true; 3], 0), "{}", imported.toml),
+        false => assert_eq!((are_there, told.count()), ([false; 3], 3), "{}", imported.toml),
+    }
+}
+
+#[test]
+fn who_is_asked_to_stay_stays() {
+    let [uid, gid] = [nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()];
+    let words = words(&format!("-s /tmp/x.sock -w a:b --uid {uid} --gid {gid}"));
+    let imported = of_words(Foreign::UwsgiWords, &words);
+    assert!(!imported.toml.contains("[server]"), "{}", imported.toml);
+    assert!(
+        !imported.remarks.iter().any(|remark| remark.is_warning),
+        "{:?}",
+        imported.remarks
+    );
 }

@@ -31,6 +31,7 @@ impl Resolver<'_> {
             fastcgi: self.addresses(&raw.fastcgi),
             scgi: self.addresses(&raw.scgi),
             proxy_protocol: Vec::new(),
+            sockets: self.sockets(&raw.sockets),
         };
         listen.proxy_protocol = self.proxy_protocol(raw, &listen);
         if let (Some(at), true) = (raw.redirect.first(), listen.https_port().is_none()) {

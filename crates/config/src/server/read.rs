@@ -69,6 +69,16 @@ impl RawServer {
                     self.raw.https = std::mem::take(&mut reader.raw.https);
                     self.raw.redirect = std::mem::take(&mut reader.raw.redirect);
                     self.raw.proxy_protocol = std::mem::take(&mut reader.raw.proxy_protocol);
+                    self.raw.uwsgi = std::mem::take(&mut reader.raw.uwsgi);
+                    self.raw.fastcgi = std::mem::take(&mut reader.raw.fastcgi);
+                    self.raw.scgi = std::mem::take(&mut reader.raw.scgi);
+                    self.raw.sockets = std::mem::take(&mut reader.raw.sockets);
+                }
+                "server" => {
+                    for (key, value) in reader.table(key, value) {
+                        reader.process(key, value);
+                    }
+                    self.raw.process = std::mem::take(&mut reader.raw.process);
                 }
                 "admin" => {
                     for (key, value) in reader.table(key, value) {

@@ -4,7 +4,7 @@ use crate::import::Setting;
 use crate::import::document::quoted;
 use crate::import::ini::is_true;
 use crate::import::plan::Plan;
-use crate::import::table::Outcome::{Honoured, NotNeeded, NotSupported, Read, Told};
+use crate::import::table::Outcome::{Honoured, NotNeeded, NotSupported, Read};
 use crate::import::table::{Row, flag, value};
 use crate::import::uwsgi;
 
@@ -25,7 +25,7 @@ pub(in crate::import) const TABLE: &[Row] = &[
     value(&["keep-alive"], Honoured("`idle-time` of [limits]", |plan, it| plan.seconds("idle-time", it))),
     value(&["max-requests"], Honoured("`max-requests` of [app]", |plan, it| { if let Some(number) = plan.number(it) { Plan::set(&mut plan.app, "max-requests", number.to_string(), it); } })),
     value(&["max-requests-jitter"], NotNeeded("workers are replaced up to a tenth later, each at its own time")),
-    value(&["backlog"], Honoured("`queue` of [limits]: how many requests may wait", |plan, it| { if let Some(number) = plan.number(it) { Plan::set(&mut plan.limits, "queue", number.to_string(), it); } })),
+    value(&["backlog"], Honoured("`backlog` of [listen] and `queue` of [limits]: how many connections and requests may wait", uwsgi::backlog)),
     value(&["access-logfile"], Honoured("`access` of [log]; a file takes all lines", access_log)),
     value(&["error-logfile", "log-file"], Honoured("`file` of [log]", log_file)),
     value(&["log-level"], NotSupported("the host has no levels; the app's logging has its own")),
@@ -37,9 +37,9 @@ pub(in crate::import) const TABLE: &[Row] = &[
     flag(&["disable-redirect-access-to-syslog"], NotNeeded("lines of requests go where all lines go")),
     flag(&["daemon"], NotSupported("the server stays in the foreground: start it by systemd, or with setsid")).short('D'),
     value(&["pid", "pidfile"], NotSupported("write wasgi serve --pidfile FILE, with an app.toml of wasgi import")).short('p'),
-    value(&["user"], Told("the server does not change its user: started as root for another it refuses; start it as that user", uwsgi::user)).short('u'),
-    value(&["group"], Told("as user", uwsgi::group)).short('g'),
-    value(&["umask"], NotSupported("to a unix socket its user and group may connect (660)")).short('m'),
+    value(&["user"], Honoured("`user` of [server]: root becomes it for good, once sockets are bound; who is not root stays who it is, and is told", uwsgi::user)).short('u'),
+    value(&["group"], Honoured("`group` of [server], with user; else it is the user's own", uwsgi::group)).short('g'),
+    value(&["umask"], Honoured("`socket-mode` of [listen]: 666 less the umask, which is 0 if nothing is said", umask)).short('m'),
     flag(&["initgroups"], NotNeeded("the user's own groups are taken")),
     value(&["chdir"], Honoured("`root` of [app]: the folder that the app sees", |plan, it| plan.chdir = Some(it.clone()))),
     value(&["pythonpath"], Honoured("`python-path` of [app]; folders between commas", |plan, it| { for path in it.value.split(',') { plan.python_path.push(Setting { value: path.to_owned(),..it.clone() }); } })),
@@ -48,7 +48,8 @@ pub(in crate::import) const TABLE: &[Row] = &[
     flag(&["reload"], Honoured("`watch` of [app]", |plan, it| { Plan::set(&mut plan.app, "watch", is_true(&it.value).to_string(), it) })),
     value(&["reload-engine", "reload-extra-file"], NotNeeded("all files of the app's folder are looked at")),
     flag(&["preload", "preload-app"], NotNeeded("the app is imported once, and workers are copies of it")),
-    flag(&["reuse-port", "no-sendfile", "check-config", "print-config", "spew"], NotNeeded("wasgi check and wasgi import show what a configuration comes to")),
+    flag(&["reuse-port"], Honoured("`reuse-port` of [listen]", uwsgi::reuse_port)),
+    flag(&["no-sendfile", "check-config", "print-config", "spew"], NotNeeded("wasgi check and wasgi import show what a configuration comes to")),
     value(&["worker-tmp-dir", "tmp-upload-dir"], NotNeeded("the app's /tmp is its own")),
     value(&["limit-request-line"], Honoured("`request-head` of [limits] is for the line and the headers together: at least 8 KiB", |plan, it| { if plan.number(it).is_some_and(|bytes| bytes > 8190) { plan.remark(it, true, "the line and the headers together have at most 64 KiB"); } })),
     value(&["limit-request-fields", "limit-request-field_size", "limit-request-field-size"], NotNeeded("`request-head` of [limits] bounds the line and the headers together")),
@@ -78,6 +79,23 @@ fn bind(plan: &mut Plan, setting: &Setting) {
         if let Some(address) = plan.address(setting, &address) {
             plan.addresses.push(("http", address, setting.clone()));
         }
+    }
+}
+
+/// A number as Python writes it; with a 0 before it, octal.
+fn umask(plan: &mut Plan, setting: &Setting) {
+    let text = setting.value.as_str();
+    let octal = text
+        .strip_prefix("0o")
+        .or(text.strip_prefix('0'))
+        .filter(|rest| !rest.is_empty());
+    let umask = match octal {
+        Some(digits) => u32::from_str_radix(digits, 8),
+        None => text.parse(),
+    };
+    match umask {
+        Ok(umask) if umask <= 0o777 => plan.umask = Some((umask, Some(setting.clone()))),
+        _ => plan.wrong(setting, format!("`{text}` is not a umask"), "write --umask 007"),
     }
 }
 

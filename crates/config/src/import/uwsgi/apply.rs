@@ -1,11 +1,12 @@
 //! What the values of uWSGI's options come to, where that takes more than a line.
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Uid};
 
 use crate::import::Setting;
 use crate::import::document::quoted;
 use crate::import::ini::is_true;
 use crate::import::plan::Plan;
+use crate::process::{group_id, is_root, user_entry};
 
 /// What there is of `static-expires`.
 pub(super) const EXPIRES: &str = "expires is one for all static files: static-expires = .* SECONDS";
@@ -55,56 +56,88 @@ pub(super) fn https(plan: &mut Plan, setting: &Setting) {
     }
 }
 
+/// Digits as chmod has them; without any, everyone may connect.
 pub(super) fn chmod(plan: &mut Plan, setting: &Setting) {
-    if setting.value != "660" {
+    let mode = match setting.value.as_str() {
+        "" => "666",
+        mode => mode,
+    };
+    Plan::set(&mut plan.of_sockets, "socket-mode", quoted(mode), setting);
+}
+
+/// `user` or `user:group`.
+pub(super) fn chown(plan: &mut Plan, setting: &Setting) {
+    let (user, group) = setting
+        .value
+        .split_once([':', ' '])
+        .unwrap_or((&setting.value, ""));
+    let is_other = || user_entry(user).is_some_and(|(uid, _)| uid != Uid::effective().as_raw());
+    let (user, group) = (user.to_owned(), group.to_owned());
+    if !is_root() && is_other() {
+        // uWSGI tells it too, and goes on.
         plan.remark(
             setting,
             true,
-            "not supported: unix sockets are 660: their user and group may connect",
+            format!("only root can give a socket to {user}: it stays the user's that starts the server"),
         );
+        if group.is_empty() {
+            return;
+        }
+        return Plan::set(
+            &mut plan.of_sockets,
+            "socket-owner",
+            quoted(&format!(":{group}")),
+            setting,
+        );
+    }
+    let owner = if group.is_empty() {
+        user
+    } else {
+        format!("{user}:{group}")
+    };
+    Plan::set(&mut plan.of_sockets, "socket-owner", quoted(&owner), setting);
+}
+
+/// How many connections and requests may wait.
+pub(in crate::import) fn backlog(plan: &mut Plan, setting: &Setting) {
+    if let Some(number) = plan.number(setting) {
+        Plan::set(&mut plan.limits, "queue", number.to_string(), setting);
+        let backlog = number.clamp(1, 65_535).to_string();
+        Plan::set(&mut plan.of_sockets, "backlog", backlog, setting);
     }
 }
 
-/// The user that the server is to run as, by name or number.
+pub(in crate::import) fn reuse_port(plan: &mut Plan, setting: &Setting) {
+    let on = is_true(&setting.value).to_string();
+    Plan::set(&mut plan.of_sockets, "reuse-port", on, setting);
+}
+
+/// The user that root becomes, by name or number.
 pub(in crate::import) fn user(plan: &mut Plan, setting: &Setting) {
-    let named = match setting.value.parse() {
-        Ok(number) => Some(Uid::from_raw(number)),
-        Err(_) => User::from_name(&setting.value)
-            .ok()
-            .flatten()
-            .map(|user| user.uid),
-    };
-    become_other(plan, setting, named.map(|uid| uid == Uid::effective()), "user");
+    let is_current = user_entry(&setting.value).is_some_and(|(uid, _)| uid == Uid::effective().as_raw());
+    become_other(plan, setting, is_current, "user");
 }
 
 /// Its group, likewise.
 pub(in crate::import) fn group(plan: &mut Plan, setting: &Setting) {
-    let named = match setting.value.parse() {
-        Ok(number) => Some(Gid::from_raw(number)),
-        Err(_) => Group::from_name(&setting.value)
-            .ok()
-            .flatten()
-            .map(|group| group.gid),
-    };
-    become_other(plan, setting, named.map(|gid| gid == Gid::effective()), "group");
+    let is_current = group_id(&setting.value) == Some(Gid::effective().as_raw());
+    become_other(plan, setting, is_current, "group");
 }
 
-/// As whom the server runs must not be more than the file says; if it is less, that is told, as uWSGI passes over it.
-fn become_other(plan: &mut Plan, setting: &Setting, same: Option<bool>, noun: &str) {
-    match same {
-        Some(true) => {}
-        _ if Uid::effective().is_root() => {
-            let what = format!(
-                "the server does not change its {noun}, and root is more than `{}`",
-                setting.value
-            );
-            let hint = "start it as that user: with User= in its systemd unit, or by setpriv or runuser";
-            plan.wrong(setting, what, hint);
-        }
-        _ => plan.remark(
+/// Who is not root stays who it is, as with uWSGI, which tells it too.
+fn become_other(plan: &mut Plan, setting: &Setting, is_current: bool, key: &'static str) {
+    match is_root() {
+        // Root's own group is not passed over: the user could have another.
+        true if is_current && key == "user" => {}
+        true => Plan::set(&mut plan.process, key, quoted(&setting.value), setting),
+        false if is_current => {}
+        false => plan.remark(
             setting,
             true,
-            format!("not supported: the server keeps the {noun} that starts it"),
+            format!(
+                "only root can become {}: the server keeps the {key} that starts it",
+                setting.value
+            ),
         ),
     }
 }

@@ -1,8 +1,8 @@
 //! uWSGI's options, a row for each.
 
 use super::apply::{
-    EXPIRES, buffer_size, chmod, daemonize, env, expires, group, https, limit_as, logger, logto, static_map,
-    user, watch,
+    EXPIRES, backlog, buffer_size, chmod, chown, daemonize, env, expires, group, https, limit_as, logger,
+    logto, reuse_port, static_map, user, watch,
 };
 use crate::import::document::quoted;
 use crate::import::ini::is_true;
@@ -63,11 +63,12 @@ pub(in crate::import) const TABLE: &[Row] = &[
     value(&["fastcgi-nph-socket", "scgi-nph-socket", "raw-socket", "puwsgi-socket", "suwsgi-socket", "ssl-socket", "udp"], NotSupported("write socket, http-socket, https-socket, fastcgi-socket or scgi-socket")),
     value(&["shared-socket"], NotSupported("name the address itself")),
     value(&["https2", "sni", "sni-dir"], NotSupported("write https once for each certificate; it is chosen by name")),
-    maybe(&["chmod-socket", "chmod"], Told("unix sockets are 660: their user and group may connect; 660 is met, others are told", chmod)).short('C'),
-    value(&["chown-socket"], NotSupported("a unix socket belongs to the user that runs the server: put nginx into its group")),
+    maybe(&["chmod-socket", "chmod"], Honoured("`socket-mode` of [listen]; without a value 666. If nothing is said it is 660: the socket's user and group may connect", chmod)).short('C'),
+    value(&["chown-socket"], Honoured("`socket-owner` of [listen]; who is not root keeps the socket, and is told", chown)),
     flag(&["abstract-socket"], NotSupported("write the socket as @name")).short('a'),
-    value(&["listen"], Honoured("`queue` of [limits]: how many requests may wait", |plan, it| { if let Some(number) = plan.number(it) { Plan::set(&mut plan.limits, "queue", number.to_string(), it); } })).short('l'),
-    flag(&["reuse-port", "freebind", "tcp-nodelay", "so-keepalive", "no-defer-accept", "tcp-fast-open"], NotNeeded("sockets are set up as a web server's are")),
+    value(&["listen"], Honoured("`backlog` of [listen] and `queue` of [limits]: how many connections and requests may wait", backlog)).short('l'),
+    flag(&["reuse-port"], Honoured("`reuse-port` of [listen]", reuse_port)),
+    flag(&["freebind", "tcp-nodelay", "so-keepalive", "no-defer-accept", "tcp-fast-open"], NotNeeded("sockets are set up as a web server's are")),
     maybe(&["http-keepalive", "add-header-keepalive"], NotNeeded("connections are kept alive; `idle-time` of [limits] says for how long")),
     flag(&["http-auto-chunked", "http-chunked-input", "http-raw-body", "http-manage-expect", "wsgi-manage-chunked-input"], NotNeeded("bodies without a length are read and sent as HTTP/1.1 has it")),
     flag(&["http-websockets"], NotSupported("there are no WebSockets")),
@@ -108,10 +109,10 @@ pub(in crate::import) const TABLE: &[Row] = &[
     value(&["reload-mercy", "worker-reload-mercy"], Honoured("`stop-time` of [limits]", |plan, it| plan.seconds("stop-time", it))),
     value(&["cgroup", "namespace", "ns", "chroot", "cap"], NotSupported("the app is in a sandbox already; the service manager can set these for the host")),
     // Privileges and the process.
-    value(&["uid"], Told("the server does not change its user: started as root with another uid it refuses; start it as that user", user)),
-    value(&["gid"], Told("as uid", group)),
+    value(&["uid"], Honoured("`user` of [server]: root becomes it for good, once sockets are bound; who is not root stays who it is, and is told", user)),
+    value(&["gid"], Honoured("`group` of [server], with uid; else it is the user's own", group)),
     value(&["add-gid", "additional-gid"], NotSupported("the user's own groups are taken")),
-    value(&["umask"], NotSupported("unix sockets are 660")),
+    value(&["umask"], NotSupported("chmod-socket says who may connect")),
     flag(&["no-initgroups"], NotSupported("the user's own groups are taken")),
     flag(&["vacuum"], NotNeeded("sockets are always removed at the end")),
     flag(&["die-on-term"], NotNeeded("SIGTERM always ends the server")),
