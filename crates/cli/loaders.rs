@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use clap::ArgMatches;
 use wasgi_config::{Config, Isolation, Route, ServerConfig, load_server};
 use wasgi_engine::Engine;
-use wasgi_server::{Loaded, Loader, Log, StaticError, StaticFiles, Workers};
+use wasgi_server::{Loaded, Loader, Log, OwnLog, StaticError, StaticFiles, Workers};
 
 use crate::app_options::{self, Chosen};
 use crate::failure::Failure;
@@ -23,6 +24,23 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
+    /// The log of the app's owner, if its file names one.
+    fn own_log(&self, config: &Config) -> Option<OwnLog> {
+        let file = config.log.file.as_ref()?;
+        let mounts = spec::grants(&config.files, &config.limits).filter(|mount| mount.write);
+        // The innermost: it may have a quota of its own.
+        let mount = mounts
+            .filter(|mount| file.starts_with(&mount.host))
+            .max_by_key(|mount| mount.host.as_os_str().len())?;
+        let inside = file.strip_prefix(&mount.host).ok()?.to_owned();
+        let engine = self.engine.clone();
+        Some(OwnLog {
+            settings: config.log.clone(),
+            open: Box::new(move || engine.room(&mount).map_err(io::Error::other)),
+            inside,
+        })
+    }
+
     /// An app that can be started; `workers` are made of how many there are at the start and how many there may be.
     pub(crate) fn load(
         &self,
@@ -194,6 +212,8 @@ impl Loader for Operator {
             Some(idle) => Workers::on_demand(most, idle),
             None => Workers::always(started, most),
         };
+        let own_log = self.workshop.own_log(&tenant.config);
+        self.workshop.log.set_own(&tenant.config.app.name, own_log);
         let loaded = self.workshop.load(&tenant.config, workers, tenant.is_pinned);
         loaded.map_err(|error| told(&error))
     }

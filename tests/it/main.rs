@@ -30,6 +30,7 @@ mod limits;
 mod logs;
 mod nodes;
 mod operations;
+mod own_logs;
 mod pep3333;
 mod privileges;
 mod proxied;

@@ -16,10 +16,10 @@ use crate::server::{Server, run, wasgi};
 const LEAST: &str = "[app]\nmodule = \"app:app\"\n";
 
 /// The folder of a server whose tenants are in `tenants/`.
-struct Host(TempDir);
+pub struct Host(TempDir);
 
 impl Host {
-    fn new(server: &str) -> Self {
+    pub fn new(server: &str) -> Self {
         let host = Self(tempfile::tempdir().expect("a folder for the test"));
         host.write(
             "server.toml",
@@ -28,11 +28,11 @@ impl Host {
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("in the folder")).expect("a folder");
         // In one go, as an editor or a deployment does.
@@ -42,12 +42,12 @@ impl Host {
     }
 
     /// An app that answers with `says`, SCRIPT_NAME and PATH_INFO.
-    fn app(&self, name: &str, toml: &str, says: &str) {
+    pub fn app(&self, name: &str, toml: &str, says: &str) {
         self.write(&format!("tenants/{name}/app.py"), &code(says));
         self.write(&format!("tenants/{name}/app.toml"), toml);
     }
 
-    fn start(self) -> Server {
+    pub fn start(self) -> Server {
         let mut command = wasgi();
         command.arg("serve").arg(self.path("server.toml"));
         Server::spawn(self.0, &mut command)
@@ -62,7 +62,7 @@ fn code(says: &str) -> String {
 }
 
 /// As another host of the same server.
-trait Ask {
+pub trait Ask {
     fn ask(&self, host: &str, path: &str) -> Reply;
     fn wait_for_reply(&self, host: &str, path: &str, what: &str, is: impl Fn(&Reply) -> bool) -> Reply;
     fn rewrite(&self, name: &str, text: &str);

@@ -1,10 +1,12 @@
 //! `[log]`: what becomes of lines, and `[trace]`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use toml::de::DeValue;
 
+use crate::config::Grant;
 use crate::log_format::LogFormat;
 use crate::problem::{At, Problem};
 use crate::raw::{Name, Reader, Value};
@@ -21,7 +23,8 @@ pub struct Logging {
     pub access: AccessFormat,
     /// `to`: where lines go that have no file.
     pub to: LogTo,
-    /// `file`, absolute. With [`APP`] in its name it is for the lines of each app, else for all lines.
+    /// `file`, absolute. With [`APP`] in its name it is for the lines of each app, else for all lines. In the file of an
+    /// operator's tenant it is a log of the app's own, in one of the folders that it may write to.
     pub file: Option<PathBuf>,
     /// `rotate-size`: a file that has grown to it is put aside; `None` for never.
     pub rotate_size: Option<u64>,
@@ -158,19 +161,32 @@ impl Reader<'_> {
 }
 
 impl RawLog {
-    /// Takes all out that was typed, when the file is an app's owner's: the log is the operator's.
+    /// Takes out what is the operator's to say, when the file is an app's owner's: all but a file of the app's own.
     pub(crate) fn refused(&mut self) -> Vec<Problem> {
-        let RawLog {
-            access,
-            format,
-            to,
-            file,
-            rotate_size,
-            ..
-        } = std::mem::take(self);
-        let typed = [access, format, to, file, rotate_size].into_iter().flatten();
-        let problem = |at: At<String>| at.problem("the log is the operator's", "leave [log] out");
-        typed.map(problem).collect()
+        self.trust_request_id = None;
+        let mut problems = Vec::new();
+        if let Some(at) = self.to.take() {
+            problems.push(at.problem(
+                "where the server's log goes is the operator's to say",
+                "leave it out; file = \"logs/app.log\" has the app's lines written to a file of its own besides",
+            ));
+        }
+        if self.file.is_none() {
+            let RawLog {
+                access,
+                format,
+                rotate_size,
+                ..
+            } = std::mem::take(self);
+            let typed = [access, format, rotate_size].into_iter().flatten();
+            problems.extend(typed.map(|at| {
+                at.problem(
+                    "the server's log is the operator's; this is for a log of the app's own",
+                    "add file = \"logs/app.log\", in a folder that [files] lets the app write to, or leave [log] out",
+                )
+            }));
+        }
+        problems
     }
 }
 
@@ -245,6 +261,22 @@ impl Resolver<'_> {
             Err(error) => at.problem(error.what, error.hint),
         };
         self.problems.push(problem);
+        None
+    }
+
+    /// The file of an app's owner: in a folder that the app may write to, whose quota it counts against.
+    pub(crate) fn own_log_file(&mut self, raw: &RawLog, path: PathBuf, grants: &[&Grant]) -> Option<PathBuf> {
+        let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok())?;
+        let is_in = |grant: &&&Grant| grant.write && folder.starts_with(&grant.path);
+        if grants.iter().any(|grant| is_in(&grant)) {
+            return Some(folder.join(path.file_name()?));
+        }
+        if let Some(at) = &raw.file {
+            self.problems.push(at.problem(
+                format!("`{}` is not in a folder that the app may write to", at.value),
+                "show the app its folder, under [files]: \"/logs\" = { path = \"logs\", write = true }; its quota counts the log as well",
+            ));
+        }
         None
     }
 

@@ -62,11 +62,17 @@ impl Resolver<'_> {
         let listen = self.listen(raw);
         let process = self.process(&raw.process);
         let limits = self.limits(raw);
-        let log = self.log(&raw.log);
+        let mut log = self.log(&raw.log);
         let trace = self.trace(&raw.trace);
         let admin = self.admin(raw);
         let proxy = self.proxy(&raw.proxy);
         let files = self.grants(raw, &["/app", "/tmp"]);
+        if self.allowed.is_some()
+            && let Some(path) = log.file.take()
+        {
+            let grants: Vec<&Grant> = files.iter().map(|(grant, _)| grant).collect();
+            log.file = self.own_log_file(&raw.log, path, &grants);
+        }
         let statics = self.statics(raw);
         let compress = self.compress(&raw.compress);
         for (grant, typed) in &files {

@@ -302,3 +302,51 @@ fn the_operators_file_says_where_the_server_is_steered() {
     assert!(!format!("{token:?}").contains("0123"));
     assert_eq!(folder.server(APPS).unwrap().admin, Admin::default());
 }
+
+#[test]
+fn an_owners_log_is_in_a_folder_that_the_app_may_write_to() {
+    let folder = Folder::new();
+    for name in ["outside", "a/logs", "a/read", "a/plain"] {
+        fs::create_dir_all(folder.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(folder.path("outside"), folder.path("a/link")).unwrap();
+    std::os::unix::fs::symlink(folder.path("a/logs"), folder.path("a/inner")).unwrap();
+    let server = folder.server(APPS).unwrap();
+    let with = |log: &str| {
+        let files =
+            "[files]\n\"/logs\" = { path = \"logs\", write = true }\n\"/read\" = { path = \"read\" }\n";
+        let app = folder.app(&server, "a", &format!("{LEAST}{files}[log]\n{log}"));
+        app.map(|app| app.config.log)
+    };
+    for file in ["logs/a.log", "inner/a.log"] {
+        let log = with(&format!(
+            "file = \"{file}\"\naccess = \"json\"\nrotate-size = \"1MiB\"\n"
+        ))
+        .unwrap();
+        assert_eq!(log.file, Some(folder.path("a/logs/a.log")), "{file}");
+        assert_eq!(log.rotate_size, Some(1 << 20));
+    }
+    for file in [
+        "read/a.log",
+        "plain/a.log",
+        "a.log",
+        "link/a.log",
+        "../outside/a.log",
+        "/var/log/a.log",
+    ] {
+        let said = with(&format!("file = \"{file}\"\n")).unwrap_err();
+        let expected = format!(
+            "a/app.toml:7: log.file: `{file}` is not in a folder that the app may write to\n\
+             hint: show the app its folder, under [files]: \"/logs\" = {{ path = \"logs\", write = true }}; \
+             its quota counts the log as well"
+        );
+        assert_eq!(said, expected);
+    }
+    let said = with("access = \"json\"\nto = \"syslog\"\nrotate-keep = 3\n").unwrap_err();
+    for line in [
+        "a/app.toml:8: log.to: where the server's log goes is the operator's to say",
+        "a/app.toml:7: log.access: the server's log is the operator's; this is for a log of the app's own",
+    ] {
+        assert!(said.contains(line), "{line} in {said}");
+    }
+}

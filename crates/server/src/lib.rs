@@ -47,7 +47,7 @@ pub use fleet::{Fleet, Loaded, Loader};
 pub use gateway::answer_cgi;
 pub use inherited::Inherited;
 pub use listener::{BindError, Listener};
-pub use log::{AccessFormat, Log, Tail, ascii_json, harmless};
+pub use log::{AccessFormat, Log, OpenRoom, OwnLog, Tail, ascii_json, harmless};
 pub use metrics::{Dropped, Figures};
 pub use privileges::{become_user, give_file, no_new_privileges};
 pub use request_id::RequestId;

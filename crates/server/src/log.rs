@@ -15,6 +15,8 @@ mod file;
 #[cfg(test)]
 mod forgery;
 mod format;
+mod own;
+mod place;
 mod recent;
 mod repeats;
 mod sink;
@@ -24,7 +26,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 pub use wasgi_config::AccessFormat;
@@ -42,6 +45,9 @@ use escape::escape;
 pub(crate) use escape::json;
 pub use escape::{ascii_json, harmless};
 use file::{LogFile, Rotation};
+pub use own::OwnLog;
+pub use place::OpenRoom;
+use place::Place;
 pub use recent::Tail;
 use repeats::{COUNTED, News};
 use sink::{Sink, Stream};
@@ -69,6 +75,10 @@ struct Front {
     desk: Arc<Desk>,
     /// Where the lines of apps wait, if they have files of their own.
     files: Option<Files>,
+    /// Where the lines of apps wait whose owners have files of their own besides.
+    own: OnceLock<Arc<Desk>>,
+    /// Whether any of those tells what requests cost.
+    own_bills: AtomicBool,
     apps: RwLock<HashMap<Arc<str>, Arc<App>>>,
     format: AccessFormat,
     trusts_request_id: bool,
@@ -109,7 +119,7 @@ impl Log {
         let is_per_app = |path: &&PathBuf| path.to_string_lossy().contains(APP);
         let sink: Box<dyn Sink> = match (&settings.file, settings.to) {
             (Some(path), _) if !is_per_app(&path) => {
-                let mut file = LogFile::new(path.clone(), rotation);
+                let mut file = LogFile::new(Place::Path(path.clone()), rotation);
                 file.open()?;
                 Box::new(file)
             }
@@ -131,6 +141,8 @@ impl Log {
             front: Arc::new(Front {
                 desk: Desk::open(Some(sink), colour, Box::new(io::stderr()))?,
                 files,
+                own: OnceLock::new(),
+                own_bills: AtomicBool::new(false),
                 apps: RwLock::default(),
                 format: settings.access.clone(),
                 trusts_request_id: settings.trust_request_id,
@@ -149,6 +161,8 @@ impl Log {
             front: Arc::new(Front {
                 desk: Desk::open(Some(sink), colour, Box::new(io::stderr()))?,
                 files: None,
+                own: OnceLock::new(),
+                own_bills: AtomicBool::new(false),
                 apps: RwLock::default(),
                 format,
                 trusts_request_id: false,
@@ -242,34 +256,37 @@ impl Log {
     }
 
     pub(crate) fn access(&self, access: &Access<'_>) {
-        let format = &self.front.format;
-        if *format == AccessFormat::Off {
+        let (front, format) = (&self.front, &self.front.format);
+        if *format == AccessFormat::Off && front.own.get().is_none() {
             return;
         }
         let app = access.app.map(|name| self.of(name));
-        self.make(|line, dates| {
-            access.write(format, dates, line);
-            if let Some(app) = &app {
-                app.keep(line, Instant::now());
-            }
-            let line = Line {
-                text: line,
-                mark: (0, ""),
-                severity: Severity::Info,
-                app: app.as_ref().map(|app| &app.name),
-                id: Some(access.id),
-            };
-            let place = app.as_ref().map_or(0, |app| app.place);
-            let desk = app
-                .as_ref()
-                .map_or(&self.front.desk, |_| self.front.desk_of_apps());
-            desk.push(place, Share::Access, &line);
-        });
+        if *format != AccessFormat::Off {
+            self.make(|line, dates| {
+                access.write(format, dates, line);
+                if let Some(app) = &app {
+                    app.keep(line, Instant::now());
+                }
+                let line = access_line(line, app.as_ref(), access.id);
+                let place = app.as_ref().map_or(0, |app| app.place);
+                let desk = app.as_ref().map_or(&front.desk, |_| front.desk_of_apps());
+                desk.push(place, Share::Access, &line);
+            });
+        }
+        if let Some((desk, own)) = front.own.get().zip(app.as_ref().and_then(|app| app.own()))
+            && own.format != AccessFormat::Off
+        {
+            self.make(|line, dates| {
+                access.write(&own.format, dates, line);
+                let line = access_line(line, app.as_ref(), access.id);
+                desk.push(own.share.place, Share::App(&own.share), &line);
+            });
+        }
     }
 
     /// Whether access lines tell what their requests cost.
     pub(crate) fn has_bill(&self) -> bool {
-        self.front.format.has_bill()
+        self.front.format.has_bill() || self.front.own_bills.load(Ordering::Relaxed)
     }
 
     /// Whether what peers call their requests is taken over.
@@ -293,7 +310,7 @@ impl Log {
                 let path = files.path.to_string_lossy().replace(APP, name);
                 files
                     .desk
-                    .add(Box::new(LogFile::new(path.into(), files.rotation)))
+                    .add(Box::new(LogFile::new(Place::Path(path.into()), files.rotation)))
             });
             let app = App::new(name, place);
             self.front.desk_of_apps().know(&app);
@@ -352,6 +369,11 @@ impl Log {
                 id,
             };
             self.front.desk_of_apps().push(app.place, Share::App(app), &line);
+            if let Some((desk, own)) = self.front.own.get().zip(app.own())
+                && !own.is_over
+            {
+                desk.push(own.share.place, Share::App(&own.share), &line);
+            }
         });
     }
 
@@ -369,11 +391,22 @@ impl Front {
         [&self.desk]
             .into_iter()
             .chain(self.files.iter().map(|files| &files.desk))
+            .chain(self.own.get())
     }
 
     /// The desk whose places apps have.
     fn desk_of_apps(&self) -> &Arc<Desk> {
         self.files.as_ref().map_or(&self.desk, |files| &files.desk)
+    }
+}
+
+fn access_line<'a>(text: &'a str, app: Option<&'a Arc<App>>, id: RequestId) -> Line<'a> {
+    Line {
+        text,
+        mark: (0, ""),
+        severity: Severity::Info,
+        app: app.map(|app| &app.name),
+        id: Some(id),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the log knows of one app.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use super::bucket::{Bucket, HeldBack, Verdict};
+use super::own::Own;
 use super::recent::{Recent, Tail};
 use super::repeats::{News, Repeats};
 
@@ -16,6 +17,7 @@ pub(super) struct App {
     /// Bytes of its lines that wait there. Changed under the desk's lock alone.
     waiting: AtomicUsize,
     said: Mutex<Said>,
+    own: RwLock<Option<Arc<Own>>>,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ impl App {
                 recent: Recent::new(now),
                 repeats: Repeats::default(),
             }),
+            own: RwLock::default(),
         })
     }
 
@@ -83,6 +86,15 @@ impl App {
 
     pub(super) fn set_waiting(&self, bytes: usize) {
         self.waiting.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Where its lines go besides.
+    pub(super) fn own(&self) -> Option<Arc<Own>> {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_own(&self, own: Option<Arc<Own>>) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = own;
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {

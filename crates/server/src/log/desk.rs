@@ -75,6 +75,8 @@ struct Place {
     batch: Batch,
     /// Absent while the writer uses it.
     sink: Option<Box<dyn Sink>>,
+    /// What takes its place once the writer is done with it.
+    next: Option<Box<dyn Sink>>,
     marked: bool,
     /// Lines that found no room.
     lost: u64,
@@ -119,10 +121,19 @@ impl Desk {
             batch: Batch::default(),
             marked: sink.wants_marks(),
             sink: Some(sink),
+            next: None,
             lost: 0,
             failing: None,
         });
         state.places.len() - 1
+    }
+
+    /// Has lines of a place go elsewhere from now on.
+    pub(super) fn replace(&self, place: usize, sink: Box<dyn Sink>) {
+        if let Some(place) = self.lock().places.get_mut(place) {
+            place.next = Some(sink);
+            place.change_sink();
+        }
     }
 
     /// Has what is kept of an app's lines given up when it is quiet.
@@ -277,6 +288,15 @@ impl State {
     }
 }
 
+impl Place {
+    /// Puts the next sink in, unless the writer has the present one.
+    fn change_sink(&mut self) {
+        if self.sink.is_some() && self.next.is_some() {
+            self.sink = self.next.take();
+        }
+    }
+}
+
 struct Writer {
     desk: Arc<Desk>,
     tell: Box<dyn Write + Send>,
@@ -376,6 +396,7 @@ impl Writer {
         let mut state = self.desk.lock();
         let place = &mut state.places[number];
         (place.sink, place.failing) = (Some(sink), failing);
+        place.change_sink();
     }
 
     /// Tells what was lost, here and where it was lost from.
@@ -409,7 +430,9 @@ impl Writer {
             let taken = self.desk.lock().places[number].sink.take();
             if let Some(mut sink) = taken {
                 with(&mut *sink);
-                self.desk.lock().places[number].sink = Some(sink);
+                let place = &mut self.desk.lock().places[number];
+                place.sink = Some(sink);
+                place.change_sink();
             }
         }
     }

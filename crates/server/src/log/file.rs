@@ -1,15 +1,12 @@
 //! Log files: found again when they were moved, and put aside when they are large.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-
 use super::batch::Batch;
+use super::place::{Folder, Place};
 use super::sink::{Failed, Sink};
 
 /// Between two looks at whether the file is still the one with its name.
@@ -26,7 +23,7 @@ pub(super) struct Rotation {
 }
 
 pub(super) struct LogFile {
-    path: PathBuf,
+    place: Place,
     rotation: Option<Rotation>,
     open: Option<Open>,
     /// What was written last has no line end: the disk was full.
@@ -44,9 +41,9 @@ struct Open {
 
 impl LogFile {
     /// A file that is opened when there is something to write.
-    pub(super) fn new(path: PathBuf, rotation: Option<Rotation>) -> Self {
+    pub(super) fn new(place: Place, rotation: Option<Rotation>) -> Self {
         Self {
-            path,
+            place,
             rotation,
             open: None,
             is_cut: false,
@@ -58,23 +55,26 @@ impl LogFile {
     /// # Errors
     /// Why it cannot be written to.
     pub(super) fn open(&mut self) -> io::Result<()> {
-        self.opened(Instant::now()).map(|_| ())
+        let room = self.place.room()?;
+        let mut folder = self.place.folder(room.as_deref())?;
+        self.opened(&mut folder, Instant::now()).map(|_| ())
     }
 
-    fn opened(&mut self, now: Instant) -> io::Result<&mut Open> {
-        if let Some(open) = &mut self.open
-            && now.saturating_duration_since(open.looked) >= LOOK
+    /// The file, opened anew if it is not the one with its name any more.
+    fn opened(&mut self, folder: &mut Folder<'_>, now: Instant) -> io::Result<&mut Open> {
+        let name = self.place.name();
+        if let Some(open) = &self.open
+            && folder.identity(name) != Some(open.identity)
         {
-            open.looked = now;
             // Moved away or deleted, with its folder perhaps: what is written to it nobody would find.
-            if identity(&self.path) != Some(open.identity) {
-                self.open = None;
-            }
+            self.open = None;
         }
-        match &mut self.open {
-            Some(open) => Ok(open),
-            closed => Ok(closed.insert(open(&self.path, now)?)),
-        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            closed => closed.insert(Open::of(folder.open(name)?, now)?),
+        };
+        open.looked = now;
+        Ok(open)
     }
 
     fn write_all(&mut self, text: &str, now: Instant) -> io::Result<()> {
@@ -86,9 +86,25 @@ impl LogFile {
     fn append(&mut self, text: &str, now: Instant) -> io::Result<()> {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
-            let open = self.opened(now)?;
+            // In an app's folder names change at any time but while it is held.
+            let looked = self.open.as_ref().map(|open| open.looked);
+            let is_known = looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK);
+            let written = match &mut self.open {
+                Some(open) if is_known && !self.place.is_of_app() => open.file.write(rest),
+                _ => {
+                    let room = self.place.room()?;
+                    let mut folder = self.place.folder(room.as_deref())?;
+                    let open = self.opened(&mut folder, now)?;
+                    folder.take(rest.len() as u64, 0)?;
+                    let written = open.file.write(rest);
+                    let unused = rest.len() - written.as_ref().unwrap_or(&0);
+                    folder.give_back(unused as u64, 0);
+                    written
+                }
+            };
+            let Some(open) = &mut self.open else { continue };
             open.used = now;
-            match open.file.write(rest) {
+            match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     open.size += written as u64;
@@ -110,15 +126,31 @@ impl LogFile {
         if self.open.as_ref().is_none_or(|open| open.size < rotation.size) {
             return Ok(());
         }
+        let room = self.place.room()?;
+        let mut folder = self.place.folder(room.as_deref())?;
+        let numbered = |number| self.place.numbered(number);
         for number in (1..rotation.keep).rev() {
-            match fs::rename(numbered(&self.path, number), numbered(&self.path, number + 1)) {
+            match folder.rename(&numbered(number), &numbered(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        fs::rename(&self.path, numbered(&self.path, 1))?;
+        folder.rename(self.place.name(), &numbered(1))?;
         self.open = None;
         Ok(())
+    }
+}
+
+impl Open {
+    fn of(file: File, now: Instant) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            file,
+            identity: (metadata.dev(), metadata.ino()),
+            size: metadata.len(),
+            looked: now,
+            used: now,
+        })
     }
 }
 
@@ -145,7 +177,7 @@ impl Sink for LogFile {
     }
 
     fn name(&self) -> Option<String> {
-        Some(self.path.display().to_string())
+        self.place.path()
     }
 
     fn reopen(&mut self) {
@@ -155,45 +187,16 @@ impl Sink for LogFile {
     fn rest(&mut self, now: Instant) -> bool {
         self.open
             .take_if(|open| now.saturating_duration_since(open.used) >= REST);
+        if self.open.is_none() {
+            self.place.rest();
+        }
         self.open.is_some()
     }
 }
 
-fn open(path: &Path, now: Instant) -> io::Result<Open> {
-    // Not to wait for a reader if it is a pipe. A link would let who may write to the folder choose the file.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(flags.bits() as i32)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    Ok(Open {
-        file,
-        identity: (metadata.dev(), metadata.ino()),
-        size: metadata.len(),
-        looked: now,
-        used: now,
-    })
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(format!(".{number}"));
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -218,7 +221,7 @@ mod tests {
     fn a_file_is_put_aside_when_it_is_large_and_the_oldest_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
-        let mut file = LogFile::new(path.clone(), Some(Rotation { size: 20, keep: 2 }));
+        let mut file = LogFile::new(Place::Path(path.clone()), Some(Rotation { size: 20, keep: 2 }));
         let now = Instant::now();
         for number in 0..7 {
             file.write(&batch(&[&format!("line {number} 89")]), now).unwrap();
@@ -240,7 +243,7 @@ mod tests {
         let inner = folder.path().join("inner");
         fs::create_dir(&inner).unwrap();
         let (path, moved) = (inner.join("a.log"), folder.path().join("moved"));
-        let mut file = LogFile::new(path.clone(), None);
+        let mut file = LogFile::new(Place::Path(path.clone()), None);
         let mut now = Instant::now();
         file.write(&batch(&["one"]), now).unwrap();
         fs::rename(&path, &moved).unwrap();
@@ -263,10 +266,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (target, link) = (folder.path().join("target"), folder.path().join("link"));
         symlink(&target, &link).unwrap();
-        let mut file = LogFile::new(link, None);
+        let mut file = LogFile::new(Place::Path(link), None);
         assert!(file.write(&batch(&["one"]), Instant::now()).is_err());
         assert!(!target.exists());
-        let mut device = LogFile::new("/dev/null".into(), None);
+        let mut device = LogFile::new(Place::Path("/dev/null".into()), None);
         let failed = device.write(&batch(&["one"]), Instant::now()).unwrap_err();
         assert!(failed.error.to_string().contains("regular"), "{}", failed.error);
     }
@@ -274,7 +277,7 @@ mod tests {
     #[test]
     fn files_that_rest_are_closed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = LogFile::new(folder.path().join("a.log"), None);
+        let mut file = LogFile::new(Place::Path(folder.path().join("a.log")), None);
         let now = Instant::now();
         file.write(&batch(&["one"]), now).unwrap();
         assert!(file.rest(now));
