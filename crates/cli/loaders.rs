@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use clap::ArgMatches;
-use wasgi_config::{Config, Isolation, Route, ServerConfig, load_server};
+use wasgi_config::{AtStart, Config, Isolation, Route, ServerConfig, load_server};
 use wasgi_engine::Engine;
 use wasgi_server::{Loaded, Loader, Log, OwnLog, StaticError, StaticFiles, Workers};
 
@@ -113,19 +113,30 @@ fn told(error: &StaticError) -> String {
     }
 }
 
+/// Tells what a file says that a reload does not take over.
+fn tell_what_waits(log: &Log, before: &AtStart, now: &AtStart, file: &Path) {
+    for line in before.changes(now, file) {
+        log.warn(format_args!("{line}"));
+    }
+}
+
 /// The apps named on the command line, whose owner is who started the server.
 pub(crate) struct Named {
     matches: ArgMatches,
     /// By what messages call them, which is the file's name if there is one.
     apps: BTreeMap<PathBuf, Option<String>>,
+    at_start: BTreeMap<PathBuf, AtStart>,
     workshop: Workshop,
 }
 
 impl Named {
     pub(crate) fn new(matches: &ArgMatches, workshop: Workshop) -> Self {
+        let apps = named(matches);
+        let at_start = |file: &PathBuf| (file.clone(), AtStart::of_app(file));
         Self {
             matches: matches.clone(),
-            apps: named(matches),
+            at_start: apps.keys().map(at_start).collect(),
+            apps,
             workshop,
         }
     }
@@ -161,6 +172,9 @@ impl Loader for Named {
 
     fn load(&self, file: &Path) -> Result<Loaded<Hosted>, String> {
         let chosen = self.choose(file).map_err(|failure| failure.to_string())?;
+        if let Some(before) = self.at_start.get(file) {
+            tell_what_waits(&self.workshop.log, before, &AtStart::of_app(file), file);
+        }
         self.loaded(&chosen.config).map_err(|error| told(&error))
     }
 }
@@ -168,6 +182,7 @@ impl Loader for Named {
 /// The apps of a `server.toml`, whose owners are not trusted.
 pub(crate) struct Operator {
     file: PathBuf,
+    at_start: AtStart,
     config: RwLock<ServerConfig>,
     workshop: Workshop,
 }
@@ -175,6 +190,7 @@ pub(crate) struct Operator {
 impl Operator {
     pub(crate) fn new(file: PathBuf, config: ServerConfig, workshop: Workshop) -> Self {
         Self {
+            at_start: AtStart::of_server(&file),
             file,
             config: RwLock::new(config),
             workshop,
@@ -196,6 +212,8 @@ impl Loader for Operator {
     fn refresh(&self) -> Result<(), String> {
         let config = load_server(&self.file, &variable).map_err(|errors| errors.to_string())?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let now = AtStart::of_server(&self.file);
+        tell_what_waits(&self.workshop.log, &self.at_start, &now, &self.file);
         Ok(())
     }
 

@@ -258,6 +258,51 @@ fn an_app_that_is_watched_is_loaded_anew_when_a_file_changes() {
 }
 
 #[test]
+fn a_reload_tells_what_waits_for_a_restart() {
+    let host = Host::new("memory = \"1GiB\"");
+    host.app("shop", &format!("{LEAST}mount = \"/shop\"\n"), "shop");
+    let server = host.start();
+    let before = fs::read_to_string(server.dir.path().join("server.toml")).expect("is there");
+    let reload = |text: &str| {
+        let mark = server.log.mark();
+        server.rewrite("server.toml", text);
+        server.signal(Signal::HUP);
+        server.log.wait_for(mark, "reload: 1 apps, 0 failed");
+        let waits = |line: &String| line.contains("a reload does not take that over");
+        server
+            .log
+            .since(mark)
+            .into_iter()
+            .filter(waits)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        reload(&format!("{before}\n[defaults]\nworkers = 3\n")),
+        Vec::<String>::new()
+    );
+    let told = reload(&format!(
+        "{}redirect = []\n[proxy]\ntrust = [\"10.0.0.0/8\"]\n",
+        before.replace("127.0.0.1:0", "127.0.0.1:1")
+    ));
+    let file = server.dir.path().join("server.toml");
+    let expected = [
+        "4: listen.http: has changed",
+        "5: listen.redirect: is new",
+        "7: proxy.trust: is new",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for (told, expected) in told.iter().zip(expected) {
+        let start = format!("warning: {}:{expected}; ", file.display());
+        assert!(told.starts_with(&start), "{told} is not {start}");
+        assert!(
+            told.contains("restart the server") && told.contains("kill -USR2"),
+            "{told}"
+        );
+    }
+    server.ask("a.test", "/shop/").expect(200);
+}
+
+#[test]
 fn several_apps_of_one_owner_are_served_by_name() {
     let host = Host::new("");
     host.app(

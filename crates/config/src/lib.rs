@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod at_start;
 mod compress;
 mod config;
 mod import;
@@ -31,6 +32,7 @@ use std::{fs, io};
 
 pub use address::{Address, AddressError, Passed};
 pub use admin::Admin;
+pub use at_start::AtStart;
 pub use compress::{Compress, Compressor, MediaType};
 pub use config::{App, Config, Entry, Grant, Https, Isolation, Limits, Listen, Secret};
 pub use import::{Documented, Foreign, Imported, Remark, documentation, import};

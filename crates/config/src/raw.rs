@@ -176,10 +176,10 @@ fn syntax_problems(text: &str, lines: &Lines, errors: &[toml::de::Error]) -> (Ve
 }
 
 /// Where the lines of a text begin.
-struct Lines(Vec<usize>);
+pub(crate) struct Lines(Vec<usize>);
 
 impl Lines {
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         Self(
             std::iter::once(0)
                 .chain(text.match_indices('\n').map(|(offset, _)| offset + 1))
@@ -188,7 +188,7 @@ impl Lines {
     }
 
     /// Line of a byte offset, counted from 1.
-    fn at(&self, offset: usize) -> usize {
+    pub(crate) fn at(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset)
     }
 }
