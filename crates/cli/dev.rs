@@ -62,6 +62,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let threads = Threads::start().context("cannot start the server's threads")?;
     let served = threads.block_on(develop(matches, chosen, &engine, &log, threads.guests()));
     threads.end();
+    engine.end();
     log.flush(LAST_LINES);
     served.map(|()| ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use wasgi_config::{AccessFormat, Listen, Logging, Owner, Process, ServerConfig, Tracing, load_server};
+use wasgi_engine::Engine;
 use wasgi_server::{
     Admin, AdminListeners, Budget, Fleet, Inherited, Listener, Loader, Log, Server, StaticError, Threads,
     Token,
@@ -120,12 +121,14 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         log.trace(tracing).context("cannot start sending traces")?;
     }
     what.remark(&log);
+    let made = OnceLock::new();
     let threads = Threads::start().context("cannot start the server's threads")?;
     raise_open_files();
     let start = Start {
         matches,
         inherited,
         guests: threads.guests(),
+        made: &made,
         process: process.clone(),
         logging: logging.clone(),
         log: log.clone(),
@@ -137,6 +140,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
     });
     threads.end();
+    made.into_inner().inspect(Engine::end);
     log.flush(LAST_LINES);
     served.map(|()| ExitCode::SUCCESS)
 }
@@ -226,6 +230,8 @@ struct Start<'a> {
     matches: &'a ArgMatches,
     inherited: Inherited,
     guests: Handle,
+    /// The engine, once there is one.
+    made: &'a OnceLock<Engine>,
     process: Process,
     logging: Logging,
     log: Log,
@@ -255,6 +261,7 @@ impl Start<'_> {
             engine: interpreter::engine(self.matches, user)?,
             log: self.log.clone(),
         };
+        let _ = self.made.set(workshop.engine.clone());
         Ok((listeners, doors, service, workshop))
     }
 

@@ -69,8 +69,30 @@ fn a_killed_server_leaves_nothing_in_the_way_of_the_next() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait(PATIENCE).code(), Some(0));
     assert!(!socket.exists() && !pidfile.exists());
-    // An instance that still ends when the process does may leave the last folder to the next start.
-    assert!(litter().len() <= 1, "{:?}", litter());
+    assert!(litter().is_empty(), "{:?}", litter());
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_leaves_no_temporary_files() {
+    let place = tempfile::tempdir().expect("a folder for the test");
+    for isolation in ["worker", "request"] {
+        let toml = config("pep3333", &format!("workers = 3\nisolation = \"{isolation}\""));
+        let toml = format!("{toml}\n[limits]\nstop-time = \"100ms\"\n");
+        let server = Server::start_in(folder(&toml), |command| {
+            command.env("TMPDIR", place.path());
+        });
+        // Some that run when it is told, and are not done in time.
+        let mut running: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
+        for connection in &mut running {
+            connection.send("GET /stream?n=2&pause=30 HTTP/1.1\r\nHost: test\r\n\r\n");
+            assert_eq!(connection.head_to("GET").status, 200);
+        }
+        assert_eq!(fs::read_dir(place.path()).expect("is there").count(), 1);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(PATIENCE).code(), Some(0));
+        let left: Vec<_> = fs::read_dir(place.path()).expect("is there").flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[test]

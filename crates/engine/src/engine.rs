@@ -105,6 +105,12 @@ impl Engine {
         })
     }
 
+    /// Removes temporary folders, when the process is about to end: instances that still run, on threads that nobody waits
+    /// for, hold the engine beyond the end of `main`. Nothing can be started after that.
+    pub fn end(&self) {
+        self.scratch.remove();
+    }
+
     /// Memory as the module's data segments make it: what an instance without a snapshot starts from, and what images have
     /// in common. Made when it is first asked for.
     ///

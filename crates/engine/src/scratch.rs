@@ -6,11 +6,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
 /// Names of such folders begin so. One that is being made has another name until it is locked.
 const PREFIX: &str = "wasgi-";
+
+/// How often removing it is tried, and the pause between two tries.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// This process's folder.
 pub(crate) struct Scratch {
@@ -43,11 +49,22 @@ impl Scratch {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Removes the folder, whoever still holds it: the process is about to end. An instance that has not ended yet, on a
+    /// thread of its own, may make or remove something there meanwhile, so that it is tried again.
+    pub(crate) fn remove(&self) {
+        for _ in 0..TRIES {
+            match fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => thread::sleep(PAUSE),
+                _ => return,
+            }
+        }
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        self.remove();
     }
 }
 
