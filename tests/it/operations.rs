@@ -1,6 +1,7 @@
 //! examples/systemd, examples/supervisor and examples/kubernetes, each by the program that they are for.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::server::{Run, config, folder, project, run, wasgi};
+use crate::client::Connection;
+use crate::server::{Run, Server, config, folder, project, run, wasgi};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,60 @@ fn kubernetes_manifests_fit_their_schemas() {
         validated.stdout,
         validated.stderr
     );
+}
+
+#[test]
+fn what_kubernetes_asks_a_node_is_answered_without_an_app() {
+    let text = example("kubernetes/wasgi.yaml");
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.contains("server.toml: |"))
+        .skip(1);
+    let toml: Vec<&str> = lines
+        .take_while(|line| *line != "---")
+        .map(|line| line.get(4..).unwrap_or_default())
+        .collect();
+    let toml = toml
+        .join("\n")
+        .replace("0.0.0.0:8000", "127.0.0.1:0")
+        .replace("0.0.0.0:9100", "127.0.0.1:0")
+        .replace("/srv/tenants", "tenants");
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    fs::write(dir.path().join("server.toml"), toml).expect("can be written");
+    let mut command = wasgi();
+    command
+        .arg("serve")
+        .arg(dir.path().join("server.toml"))
+        .env("ADMIN_TOKEN", "a-token-of-some-length");
+    let server = Server::spawn(dir, &mut command);
+    let line = server.log.wait_for(0, "admin on http://");
+    let (_, admin) = line.split_once("http://").expect("an address");
+    let admin: SocketAddr = admin
+        .split_whitespace()
+        .next()
+        .expect("a word")
+        .parse()
+        .expect("an address");
+    let probes: Vec<&str> = text.lines().filter(|line| line.contains("httpGet: ")).collect();
+    assert_eq!(probes.len(), 3, "{probes:?}");
+    for probe in probes {
+        assert!(probe.contains("port: admin"), "{probe}");
+        let (_, path) = probe.split_once("path: ").expect("a path");
+        let path = path.split(',').next().expect("a path");
+        let deadline = Instant::now() + SOON;
+        loop {
+            let mut connection = Connection::tcp(admin);
+            connection.send(format!(
+                "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
+            ));
+            let status = connection.reply().status();
+            if status == 200 {
+                break;
+            }
+            assert!(status == 503 && Instant::now() < deadline, "{path}: {status}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 /// supervisord with the example's program; ends with this value.
