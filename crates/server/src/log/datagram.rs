@@ -1,10 +1,17 @@
 //! The system's logs, which take a line at a time: syslog and systemd's journal.
 
-use std::fmt::Write;
-use std::io;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::batch::{Batch, Mark};
 use super::sink::{Failed, Sink};
@@ -12,8 +19,8 @@ use super::sink::{Failed, Sink};
 /// How long one that is busy is waited for, by the writer alone.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Longest line, in bytes. Sockets take about 200 KiB at a time as Linux sets them up; only the access line of an
-/// unusual request comes near.
+/// Longest line for syslog, in bytes. Sockets take about 200 KiB at a time as Linux sets them up; only the access line of an
+/// unusual request comes near. The journal gets longer ones in a file.
 const LINE_MAX: usize = 100 << 10;
 
 /// Facility "system daemons" (RFC 5424 6.2.1).
@@ -66,8 +73,14 @@ impl Datagrams {
                     absent.insert(socket)
                 }
             };
-            match socket.send(self.message.as_bytes()) {
-                Ok(_) => return Ok(()),
+            let sent = match socket.send(self.message.as_bytes()) {
+                Err(error) if self.protocol == Protocol::Journal && is_too_long(&error) => {
+                    send_in_file(socket, self.message.as_bytes())
+                }
+                sent => sent.map(drop),
+            };
+            match sent {
+                Ok(()) => return Ok(()),
                 Err(error) => {
                     let is_busy = error.kind() == io::ErrorKind::WouldBlock;
                     self.socket = None;
@@ -81,12 +94,12 @@ impl Datagrams {
     }
 
     fn put(&mut self, line: &str, mark: &Mark) {
-        let line = &line[..line.floor_char_boundary(LINE_MAX)];
         let severity = mark.severity as u8;
         self.message.clear();
         // Writing to a `String` does not fail. Lines hold no line end, so that the journal's short form does.
         let _ = match self.protocol {
             Protocol::Syslog => {
+                let line = &line[..line.floor_char_boundary(LINE_MAX)];
                 let process = std::process::id();
                 write!(
                     self.message,
@@ -108,6 +121,28 @@ impl Datagrams {
             }
         }
     }
+}
+
+/// Whether the system takes no message of that length at a time.
+fn is_too_long(error: &io::Error) -> bool {
+    let code = Errno::from_io_error(error);
+    matches!(code, Some(Errno::MSGSIZE | Errno::NOBUFS))
+}
+
+/// Sends the journal a message as a sealed file: systemd "Native Journal Protocol", as `sd_journal_send()` does.
+fn send_in_file(socket: &UnixDatagram, message: &[u8]) -> io::Result<()> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create("journal-message", flags)?);
+    file.write_all(message)?;
+    // It takes no other: somebody could still change what it reads.
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&files));
+    sendmsg(socket, &[], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 impl Sink for Datagrams {
@@ -137,6 +172,12 @@ impl Sink for Datagrams {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSliceMut;
+    use std::os::fd::OwnedFd;
+
+    use rustix::fs::fcntl_get_seals;
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
     use super::*;
     use crate::log::batch::{Line, Severity};
     use crate::request_id::RequestId;
@@ -180,20 +221,69 @@ mod tests {
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut sink = Datagrams::new(path, Protocol::Journal);
         let id = RequestId::random();
-        let line = "x".repeat(2 * LINE_MAX);
+        let line = "x".repeat(LINE_MAX + 1);
         sink.write(
             &batch(&line, Severity::Info, Some("shop"), Some(id)),
             Instant::now(),
         )
         .unwrap();
-        let cut = "x".repeat(LINE_MAX);
         assert_eq!(
             receive(&socket),
             format!(
-                "MESSAGE={cut}\nPRIORITY=6\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=wasgi\n\
+                "MESSAGE={line}\nPRIORITY=6\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=wasgi\n\
                  WASGI_APP=shop\nWASGI_REQUEST_ID={id}\n"
             )
         );
+    }
+
+    #[test]
+    fn the_journal_gets_a_line_that_no_datagram_holds_as_a_sealed_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let mut sink = Datagrams::new(path, Protocol::Journal);
+        let line = "x".repeat(4 << 20);
+        let mut lines = batch(&line, Severity::Warning, Some("shop"), None);
+        lines.push(
+            &Line {
+                text: "short",
+                mark: (0, ""),
+                severity: Severity::Info,
+                app: None,
+                id: None,
+            },
+            false,
+            true,
+        );
+        sink.write(&lines, Instant::now()).unwrap();
+
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut bytes = [0; 16];
+        let parts = &mut [IoSliceMut::new(&mut bytes)];
+        let received = recvmsg(&socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+        assert_eq!(received.bytes, 0, "nothing but the file");
+        let files: Vec<OwnedFd> = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(files) => Some(files),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let [file] = &files[..] else {
+            panic!("{} files", files.len());
+        };
+        // What journald asks of it.
+        let seals = fcntl_get_seals(file).unwrap();
+        assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL));
+        let mut told = vec![0; 5 << 20];
+        let length = rustix::io::pread(file, &mut told, 0).unwrap();
+        let expected = format!(
+            "MESSAGE={line}\nPRIORITY=4\nSYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=wasgi\nWASGI_APP=shop\n"
+        );
+        assert!(told[..length] == *expected.as_bytes());
+        assert!(receive(&socket).starts_with("MESSAGE=short\n"));
     }
 
     #[test]
