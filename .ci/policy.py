@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks every crate of Cargo.lock against deny.toml: licences, bans and sources.
+"""Checks every crate of Cargo.lock against deny.toml: licences, bans and sources; and our own for the wall clock.
 
 What cargo-deny does beyond that, security advisories above all, needs a database from the network: `make deny`.
 """
@@ -12,6 +12,26 @@ import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Limits, rates, queues and caches go by the monotonic clock, so that setting the machine's expires and extends nothing. Who
+# looks at the wall clock, and what for:
+WALL_CLOCK = {
+    "crates/cli/dev/files.rs": "compares files' times with each other",
+    "crates/config/src/import/magic.rs": "fills in uWSGI's variable for the time of the start",
+    "crates/engine/src/checked_images.rs": "an image changed lately, or in the future, is read again",
+    "crates/engine/src/clock.rs": "an app's own monotonic clock goes on over processes, and never backwards",
+    "crates/engine/src/folder_state.rs": "files changed lately, or in the future, are not settled yet",
+    "crates/engine/src/wasi.rs": "what a guest asks of the wall clock",
+    "crates/server/src/log/date.rs": "dates of access lines",
+    "crates/server/src/log/format.rs": "dates of access lines",
+    "crates/server/src/metrics.rs": "dates that are told",
+    "crates/server/src/static_files.rs": "HTTP dates",
+    "crates/server/src/static_files/conditions.rs": "HTTP dates",
+    "crates/server/src/static_files/reply.rs": "HTTP dates",
+    "crates/server/src/static_files/root.rs": "files' times",
+    "crates/server/src/tls.rs": "compares files' times with each other",
+    "crates/server/src/trace/otlp.rs": "dates of spans",
+}
 
 
 def allowed(expression, licences):
@@ -59,6 +79,19 @@ def allowed(expression, licences):
     return met
 
 
+def wall_clock():
+    """What is wrong with WALL_CLOCK."""
+    found = set()
+    for path in (ROOT / "crates").rglob("*.rs"):
+        name = path.relative_to(ROOT).as_posix()
+        if not {"tests", "benches", "fuzz"} & set(path.relative_to(ROOT).parts) and "SystemTime" in path.read_text():
+            found.add(name)
+    for name in sorted(found - WALL_CLOCK.keys()):
+        yield f"{name}: looks at the wall clock, which anybody may set: use Instant, or say in .ci/policy.py what for"
+    for name in sorted(WALL_CLOCK.keys() - found):
+        yield f"{name}: .ci/policy.py says that it looks at the wall clock; it does not"
+
+
 def self_test():
     """A check that cannot fail would be none."""
     licences = {"MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"}
@@ -84,7 +117,7 @@ def main():
     metadata = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     licences = set(policy["licenses"]["allow"])
     banned = {ban["crate"]: ban["reason"] for ban in policy["bans"]["deny"]}
-    wrong = []
+    wrong = list(wall_clock())
     for package in metadata["packages"]:
         name, source = f"{package['name']} {package['version']}", package["source"]
         if not package["license"]:

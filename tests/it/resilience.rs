@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -176,6 +177,96 @@ fn a_full_disk_costs_the_caches_and_no_request() {
     );
     // And so does the next start.
     start().get("/ok").expect(200);
+}
+
+#[test]
+fn a_full_disk_under_the_log_is_told_once_and_lines_come_again_when_there_is_room() {
+    let Some(tiny) = Tiny::mount() else {
+        println!("not run: this process may not mount a small file system to fill");
+        return;
+    };
+    let (log, ballast) = (tiny.0.path().join("wasgi.log"), tiny.0.path().join("ballast"));
+    let toml = config("pep3333", "workers = 1").replace("127.0.0.1:0", "unix:app.sock");
+    let dir = folder(&format!("{toml}\n[log]\nfile = {log:?}\n"));
+    let socket = dir.path().join("app.sock");
+    let mut command = wasgi();
+    command.arg("serve").arg(dir.path().join("app.toml"));
+    let mut server = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command can be started");
+    let said = collect(server.stderr.take().expect("is piped"));
+    let ask = |target: &str| {
+        let mut connection = Connection::unix(&socket);
+        connection.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        ));
+        connection.reply().expect(200);
+    };
+    wait_until("the socket", || UnixStream::connect(&socket).is_ok());
+    ask("/ok?before");
+    let has = |text: &str| fs::read_to_string(&log).unwrap_or_default().contains(text);
+    wait_until("a line", || has("/ok?before"));
+
+    // To the last byte of it.
+    let mut file = fs::File::create(&ballast).expect("a file");
+    for block in [4096, 1] {
+        while file.write_all(&vec![0; block]).is_ok() {}
+    }
+    let long = "x".repeat(5000);
+    for _ in 0..20 {
+        ask(&format!("/ok?lost{long}"));
+    }
+    let told = format!(
+        "error: the log cannot be written to {}: No space left on device",
+        log.display()
+    );
+    wait_until("a word of it", || {
+        said.lock().expect("the reader").contains(&told)
+    });
+    fs::remove_file(&ballast).expect("is there");
+    drop(file);
+    // A line that was cut by the end of the disk is ended first.
+    ask("/ok?after");
+    wait_until("lines again", || has("\" 200") && has("GET /ok?after HTTP/1.1"));
+    wait_until("what is missing", || {
+        has("log lines lost before the last ones: they could not be written")
+    });
+    let _ = server.kill();
+    let _ = server.wait();
+    let said = said.lock().expect("the reader").clone();
+    assert_eq!(said.matches("the log cannot be written").count(), 1, "{said}");
+    assert_eq!(said.matches("is written to").count(), 1, "{said}");
+    let text = fs::read_to_string(&log).expect("is there");
+    let after = text
+        .lines()
+        .find(|line| line.contains("/ok?after"))
+        .expect("was there");
+    assert!(after.starts_with("unix ") || after.starts_with("- "), "{after}");
+}
+
+/// What comes on a pipe, as it comes.
+fn collect(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let all = Arc::new(Mutex::new(String::new()));
+    let gathered = Arc::clone(&all);
+    thread::spawn(move || {
+        let mut some = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut some) {
+            let text = String::from_utf8_lossy(&some[..read]).into_owned();
+            gathered.lock().expect("the test").push_str(&text);
+        }
+    });
+    all
+}
+
+#[track_caller]
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "{what} does not come");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn walk(folder: &Path) -> Vec<(PathBuf, u64)> {
