@@ -1,4 +1,4 @@
-//! examples/systemd, examples/supervisor and examples/kubernetes, each by the program that they are for.
+//! examples/systemd, supervisor, kubernetes, nginx and envoy, each by the program that it is for, as far as that can be had.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -118,6 +118,87 @@ fn what_kubernetes_asks_a_node_is_answered_without_an_app() {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+#[test]
+fn nginx_takes_the_files() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    for name in ["nodes.conf", "wasgi.conf"] {
+        let main = format!(
+            "pid {dir}/nginx.pid; error_log stderr;\nevents {{}}\nhttp {{ access_log off;\n{temp} include {file}; }}\n",
+            dir = dir.path().display(),
+            temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|kind| format!("{kind}_temp_path {}/{kind};", dir.path().display()))
+                .join(" "),
+            file = project().join("examples/nginx").join(name).display(),
+        );
+        let file = dir.path().join("nginx.conf");
+        fs::write(&file, main).expect("can be written");
+        let mut nginx = Command::new("/usr/sbin/nginx");
+        let tested = run(
+            nginx
+                .arg("-t")
+                .arg("-q")
+                .arg("-e")
+                .arg("stderr")
+                .arg("-c")
+                .arg(&file),
+            SOON,
+        );
+        assert!(
+            tested.status.success() && tested.stderr.is_empty(),
+            "{name}: {}",
+            tested.stderr
+        );
+    }
+}
+
+/// Envoy itself is in no distribution that tests could install it from; what is looked at is what a slip of the pen breaks:
+/// the YAML, types that are not those of their extension, clusters that are named and not there.
+#[test]
+fn envoys_file_holds_together() {
+    const LOOK: &str = r#"
+import re, sys, yaml
+
+class Strict(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{node.start_mark}: a key is given twice"
+        return super().construct_mapping(node, deep)
+
+with open(sys.argv[1]) as file:
+    config = yaml.load(file, Strict)
+assert set(config) == {"static_resources"}, config.keys()
+resources = config["static_resources"]
+clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
+asked = []
+
+def walk(value):
+    if isinstance(value, list):
+        for item in value:
+            walk(item)
+    elif isinstance(value, dict):
+        if "typed_config" in value:
+            kind = value["typed_config"]["@type"]
+            last = value["name"].rsplit(".", 1)[1].replace("_", "")
+            assert re.fullmatch(r"type\.googleapis\.com/envoy\.extensions\.[\w.]+\.v3\.\w+", kind), kind
+            # envoy.filters.http.router: ...http.router.v3.Router
+            module = kind.split(".v3.")[0].rsplit(".", 1)[1].replace("_", "")
+            assert module == last, (value["name"], kind)
+        if isinstance(value.get("cluster"), str):
+            asked.append(value["cluster"])
+        for item in value.values():
+            walk(item)
+
+walk(resources)
+assert asked and set(asked) == set(clusters), (asked, clusters.keys())
+for name, cluster in clusters.items():
+    assert cluster["load_assignment"]["cluster_name"] == name
+    assert cluster["health_checks"], name
+"#;
+    let file = project().join("examples/envoy/envoy.yaml");
+    let looked = run(tool("python").arg("-c").arg(LOOK).arg(&file), SOON);
+    assert!(looked.status.success(), "{}", looked.stderr);
 }
 
 /// supervisord with the example's program; ends with this value.
