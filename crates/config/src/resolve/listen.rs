@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Kind, Resolver};
+use super::Resolver;
+use super::paths::Kind;
 use crate::address::Address;
 use crate::config::{Https, Listen};
 use crate::problem::At;
