@@ -12,6 +12,7 @@ mod check;
 mod check_isolation;
 mod columns;
 mod control;
+mod daemon;
 mod dev;
 mod difference;
 mod elsewhere;
@@ -29,6 +30,7 @@ mod serve;
 mod service;
 mod signals;
 mod spec;
+mod steering;
 mod terminal;
 mod top;
 

@@ -1,6 +1,7 @@
 //! `wasgi serve`: the server.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use crate::app_options::Chosen;
 use crate::failure::Failure;
 use crate::loaders::{Named, Operator, Workshop, variable};
 use crate::service::{self, Service};
-use crate::{app_options, hosted, interpreter, listen, loaders, privileges, signals};
+use crate::{app_options, daemon, hosted, interpreter, listen, loaders, privileges, signals, steering};
 
 /// How long a slow terminal or pipe may take over the last lines of the log.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
@@ -115,6 +116,9 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let inherited = Inherited::take().context("cannot take over the sockets handed over")?;
     let (process, file) = what.process();
     privileges::prepare(process, file)?;
+    if let Some(code) = daemon::begin(process)? {
+        return Ok(code);
+    }
     let (logging, tracing) = what.logging();
     let log = Log::start(logging).with_context(|| cannot_log(logging))?;
     if let Some(tracing) = tracing {
@@ -132,6 +136,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         process: process.clone(),
         logging: logging.clone(),
         log: log.clone(),
+        fifo: None,
     };
     let served = threads.block_on(async {
         match what {
@@ -235,6 +240,7 @@ struct Start<'a> {
     process: Process,
     logging: Logging,
     log: Log,
+    fifo: Option<File>,
 }
 
 impl Start<'_> {
@@ -255,7 +261,11 @@ impl Start<'_> {
         let listeners = listen::listen(&listen, &mut self.inherited).await?;
         let doors = listen::listen_for_admin(admin, owner, &mut self.inherited).await?;
         let sockets = listeners.iter().chain(doors.iter());
-        let service = Service::prepare(self.matches, sockets, &self.log)?;
+        let service = Service::prepare(self.matches, &self.process, sockets, &self.log)?;
+        if let Some(path) = &self.process.fifo {
+            let opened = steering::open(path, user);
+            self.fifo = Some(opened.with_context(|| format!("cannot make the fifo {}", path.display()))?);
+        }
         privileges::give_up_root(&self.process, &service, &self.logging, &self.log)?;
         let workshop = Workshop {
             engine: interpreter::engine(self.matches, user)?,
@@ -351,6 +361,12 @@ impl Start<'_> {
                 notify.ready("serving");
             }
         });
+        if let Some(fifo) = self.fifo {
+            tokio::spawn(steering::obey(fifo, self.log.clone()));
+        }
+        if !self.process.touch_reload.is_empty() {
+            tokio::spawn(steering::watch(self.process.touch_reload, self.log));
+        }
         tokio::spawn(fleet.watch());
         wasgi_server::run(listeners, server, service.end(async { _ = stop.await })).await;
         Ok(())

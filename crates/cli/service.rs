@@ -13,12 +13,14 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Arg, ArgMatches, value_parser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasgi_config::Process;
 use wasgi_server::{Ending, Inherited, Listener, Log, Notify, Upgrade};
 
+use crate::daemon;
 use crate::failure::Failure;
 
 /// How long a new process may take until it serves: its apps may have to be imported.
-const UPGRADE_PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const UPGRADE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// `--pidfile`.
 pub(crate) fn pidfile_option() -> Arg {
@@ -35,6 +37,8 @@ pub(crate) struct Service {
     upgrade: Upgrade,
     upgrades: Signal,
     pidfile: Option<PidFile>,
+    /// Whether the process serves in the background.
+    is_daemon: bool,
     log: Log,
 }
 
@@ -42,15 +46,18 @@ impl Service {
     /// Gets ready for signals. To be called before apps are loaded, since without it SIGUSR2 ends the process.
     pub(crate) fn prepare<'l>(
         matches: &ArgMatches,
+        process: &Process,
         listeners: impl IntoIterator<Item = &'l Listener>,
         log: &Log,
     ) -> Result<Self, Failure> {
-        let pidfile = matches.try_get_one::<PathBuf>("pidfile").ok().flatten().cloned();
+        let pidfile = matches.try_get_one::<PathBuf>("pidfile").ok().flatten();
+        let pidfile = pidfile.or(process.pidfile.as_ref()).cloned();
         Ok(Self {
             notify: Arc::new(Notify::from_env().context("NOTIFY_SOCKET does not name a socket")?),
             upgrade: Upgrade::of(listeners),
             upgrades: signal(SignalKind::user_defined2()).context("cannot wait for signals")?,
             pidfile: pidfile.map(PidFile),
+            is_daemon: process.daemon,
             log: log.clone(),
         })
     }
@@ -76,6 +83,9 @@ impl Service {
         // Where connections are served: if that is stuck, the watchdog is to know.
         tokio::spawn(async move { notify.live().await });
         inherited.ready();
+        if self.is_daemon {
+            daemon::detach().context("cannot let go of the terminal")?;
+        }
         Ok(())
     }
 
@@ -125,7 +135,7 @@ impl Service {
 }
 
 /// The command that this process was started with. Its file is looked for anew, so that a new one is run.
-fn again() -> Command {
+pub(crate) fn again() -> Command {
     let mut words = env::args_os();
     let mut command = Command::new(words.next().unwrap_or_else(|| "wasgi".into()));
     // It is told of by MAINPID, and is not the process that these were meant for.

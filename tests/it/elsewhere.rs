@@ -3,15 +3,18 @@
 //! The files are in tests/uwsgi. They are copied, with Flask in a virtual environment where they expect one.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 use crate::client::Connection;
+use crate::daemon::{Daemon, wait_until};
 use crate::gateway_client::Asked;
 use crate::server::{Server, packages, project, run, wasgi};
 
@@ -51,6 +54,72 @@ fn ask(socket: &Path, target: &str) -> (u16, String) {
     )
 }
 
+/// nginx as Debian has it, whose workers are www-data's, before a unix socket; ends with this value.
+struct Nginx {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    fn before(dir: &Path, socket: &Path) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let (dir, socket) = (dir.display(), socket.display());
+        let user = if geteuid().is_root() { "user www-data;" } else { "" };
+        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {dir}/{kind};"))
+            .join(" ");
+        let text = format!(
+            "{user} daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log;\n\
+             events {{}}\nhttp {{ access_log off; {temp}\n\
+             server {{ listen {address}; location / {{ include /etc/nginx/uwsgi_params; uwsgi_pass unix:{socket}; }} }} }}\n"
+        );
+        let file = dir.to_string() + "/nginx.conf";
+        fs::write(&file, text).expect("can be written");
+        let mut command = Command::new("/usr/sbin/nginx");
+        let child = command.arg("-c").arg(&file).stdin(Stdio::null()).spawn();
+        let child = child.expect("nginx is installed: run `make test-tools` first");
+        let nginx = Self { child, address };
+        wait_until("nginx listens", || TcpStream::connect(address).is_ok());
+        nginx
+    }
+
+    fn get(&self, target: &str) -> (u16, String) {
+        let mut connection = Connection::tcp(self.address);
+        connection.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: front.example\r\nConnection: close\r\n\r\n"
+        ));
+        let reply = connection.reply();
+        (
+            reply.head.status,
+            String::from_utf8_lossy(&reply.body).into_owned(),
+        )
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Its workers end with it only if it is asked.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// Whose a process is, and its group.
+fn ids(pid: i32) -> [String; 2] {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    ["Uid:", "Gid:"].map(|field| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.expect("proc tells it")
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    })
+}
+
+const WWW_DATA: &str = "33 33 33 33";
+
 #[test]
 fn the_file_of_a_guide_with_http_serves() {
     let server = serve_in(copy("first"), &["serve", "uwsgi.ini"]);
@@ -60,50 +129,90 @@ fn the_file_of_a_guide_with_http_serves() {
         (200, &b"Hello from the first guide"[..])
     );
     let said = server.log.all();
-    for wanted in [
-        "uwsgi.ini:18: pidfile: not supported: ",
-        "uwsgi.ini:19: master-fifo: not supported: ",
-        "uwsgi.ini: 2 options are not needed here",
-    ] {
-        assert!(said.contains(wanted), "{wanted}\n{said}");
+    assert!(
+        said.contains("uwsgi.ini: 2 options are not needed here"),
+        "{said}"
+    );
+    assert!(!said.contains("not supported"), "{said}");
+    if geteuid().is_root() {
+        assert_eq!(ids(server.pid()), [WWW_DATA; 2]);
     }
+    let path = |name| server.dir.path().join(name);
+    let pid = fs::read_to_string(path("uwsgi.pid")).expect("a pid file");
+    assert_eq!(pid.trim(), server.pid().to_string());
+    let mark = server.log.mark();
+    fs::write(path("uwsgi.fifo"), "r").expect("the fifo takes it");
+    server.log.wait_for(mark, ": loaded anew");
 }
 
 #[test]
-fn the_file_of_a_guide_with_nginx_in_front_serves() {
+fn the_file_of_a_guide_with_a_socket_serves_nginx() {
+    let dir = copy("first");
+    let ini = fs::read_to_string(dir.path().join("uwsgi.ini")).expect("the guide's file");
+    let ini = ini.replace("http = 127.0.0.1:0", "socket = %dhello.sock");
+    fs::write(dir.path().join("uwsgi.ini"), ini).expect("can be written");
+    let server = serve_in(dir, &["serve", "uwsgi.ini"]);
+    let nginx = Nginx::before(server.dir.path(), &server.dir.path().join("hello.sock"));
+    assert_eq!(nginx.get("/"), (200, "Hello from the first guide".to_owned()));
+}
+
+#[test]
+fn the_file_of_a_guide_with_a_daemon_and_nginx_in_front_serves() {
     let dir = copy("second");
-    // Its log goes to a file, so that nothing is told here.
-    let mut child = wasgi()
-        .args(["serve", "uwsgi.ini", "--venv", "venv"])
-        .current_dir(dir.path())
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the command can be started");
-    let (socket, log) = (dir.path().join("shop.sock"), dir.path().join("shop.log"));
-    let said = || fs::read_to_string(&log).unwrap_or_default();
-    let deadline = Instant::now() + TIME;
-    while !said().contains("listening on ") && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
+    let path = |name| dir.path().join(name);
+    let daemon = Daemon::of(&path("shop.pid"));
+    let started = run(
+        wasgi()
+            .args(["serve", "uwsgi.ini", "--venv", "venv"])
+            .current_dir(dir.path()),
+        TIME,
+    );
+    let said = || fs::read_to_string(path("shop.log")).unwrap_or_default();
+    assert_eq!(started.code(), 0, "{}\n{}", started.stderr, said());
+    let nginx = Nginx::before(dir.path(), &path("shop.sock"));
+    assert_eq!(
+        nginx.get("/"),
+        (200, "Hello from the second guide".to_owned()),
+        "{}",
+        said()
+    );
+    assert_eq!(
+        nginx.get("/robots.txt"),
+        (200, "User-agent: *\n".to_owned()),
+        "{}",
+        said()
+    );
+    let found = fs::metadata(path("shop.sock")).expect("a socket");
+    assert_eq!(found.mode() & 0o777, 0o664);
+    let pid = daemon.pid().expect("a pid file");
+    if geteuid().is_root() {
+        assert_eq!(found.uid(), 33);
+        assert_eq!(ids(pid), [WWW_DATA; 2]);
     }
-    let answers = said()
-        .contains("listening on ")
-        .then(|| [ask(&socket, "/"), ask(&socket, "/robots.txt")]);
-    let _ = child.kill();
-    let _ = child.wait();
-    let said = said();
-    let [page, file] = answers.unwrap_or_else(|| panic!("it does not listen:\n{said}"));
-    assert_eq!(page, (200, "Hello from the second guide".to_owned()), "{said}");
-    assert_eq!(file, (200, "User-agent: *\n".to_owned()), "{said}");
-    assert!(said.contains("daemonize: not supported: "), "{said}");
+    assert!(!said().contains("not supported"), "{}", said());
+    let process = Pid::from_raw(pid).expect("not 0");
+    kill_process(process, Signal::TERM).expect("it runs");
+    wait_until("it ends", || {
+        said().contains("stopping: ") && daemon.pid().is_none()
+    });
 }
 
 #[test]
 fn the_file_of_a_guide_that_is_named_after_its_app_serves() {
-    let server = serve_in(copy("third"), &["serve", "notes.ini", "--venv", "venv"]);
+    let dir = copy("third");
+    let mut command = wasgi();
+    command
+        .args(["serve", "notes.ini", "--venv", "venv"])
+        .current_dir(dir.path());
+    if geteuid().is_root() {
+        // As the guide has its user in nginx's group.
+        command.gid(33);
+    }
+    let server = Server::spawn(dir, &mut command);
     let socket = server.dir.path().join("uwsgi.notes.sock");
     assert_eq!(ask(&socket, "/"), (200, "Hello from the third guide".to_owned()));
-    drop(server);
+    let nginx = Nginx::before(server.dir.path(), &socket);
+    assert_eq!(nginx.get("/"), (200, "Hello from the third guide".to_owned()));
 }
 
 #[test]

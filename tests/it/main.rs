@@ -13,6 +13,7 @@ mod check_isolation;
 mod compress;
 mod config;
 mod copies;
+mod daemon;
 mod density;
 mod dev;
 mod elsewhere;

@@ -1,5 +1,7 @@
 //! `[server]`: the process that serves, as whom it runs and how it is steered.
 
+use std::path::PathBuf;
+
 use nix::unistd::{Gid, Group, Uid, User as Entry};
 
 use crate::problem::{At, Problem};
@@ -11,6 +13,14 @@ use crate::resolve::Resolver;
 pub struct Process {
     /// `user` and `group`: whom the server becomes once its sockets are bound; `None` for who starts it.
     pub user: Option<User>,
+    /// `pidfile`: holds the process's id while it serves.
+    pub pidfile: Option<PathBuf>,
+    /// `daemon`: whether it serves in the background.
+    pub daemon: bool,
+    /// `fifo`: a named pipe whose letters steer the server.
+    pub fifo: Option<PathBuf>,
+    /// `touch-reload`: files that have the apps loaded anew when they change.
+    pub touch_reload: Vec<PathBuf>,
 }
 
 /// A user of this machine, and the group to go with it.
@@ -27,23 +37,26 @@ pub struct User {
 }
 
 /// The keys of `[server]`.
-pub(crate) const KEYS: &[&str] = &["user", "group"];
+pub(crate) const KEYS: &[&str] = &["user", "group", "pidfile", "daemon", "fifo", "touch-reload"];
 
 /// `[server]` as typed.
 #[derive(Default)]
 pub(crate) struct RawProcess {
+    /// Where the table begins.
+    pub table: Option<At<()>>,
     user: Option<At<String>>,
     group: Option<At<String>>,
+    pidfile: Option<At<String>>,
+    daemon: bool,
+    fifo: Option<At<String>>,
+    touch_reload: Vec<At<String>>,
 }
 
 impl RawProcess {
     /// In the file of a server's app: all of it is the operator's to say.
     pub(crate) fn refused(&self) -> Option<Problem> {
-        let first = [&self.user, &self.group]
-            .into_iter()
-            .flatten()
-            .min_by_key(|at| at.place)?;
-        Some(first.problem(
+        let table = self.table.as_ref()?;
+        Some(table.problem(
             "how the server runs is the operator's to say",
             "leave [server] out",
         ))
@@ -57,6 +70,10 @@ impl Reader<'_> {
         match name {
             "user" => self.raw.process.user = self.text(&path, value),
             "group" => self.raw.process.group = self.text(&path, value),
+            "pidfile" => self.raw.process.pidfile = self.text(&path, value),
+            "daemon" => self.raw.process.daemon = self.flag(&path, value),
+            "fifo" => self.raw.process.fifo = self.text(&path, value),
+            "touch-reload" => self.raw.process.touch_reload = self.list(&path, value),
             _ => self.unknown("server", key),
         }
     }
@@ -64,7 +81,31 @@ impl Reader<'_> {
 
 impl Resolver<'_> {
     pub(crate) fn process(&mut self, raw: &RawProcess) -> Process {
-        Process { user: self.user(raw) }
+        Process {
+            user: self.user(raw),
+            pidfile: raw.pidfile.as_ref().and_then(|at| self.file_to_be(at)),
+            daemon: raw.daemon,
+            fifo: raw.fifo.as_ref().and_then(|at| self.file_to_be(at)),
+            touch_reload: raw
+                .touch_reload
+                .iter()
+                .filter_map(|at| self.file_to_be(at))
+                .collect(),
+        }
+    }
+
+    /// A file that need not be there, in a folder that has to be.
+    fn file_to_be(&mut self, at: &At<String>) -> Option<PathBuf> {
+        let path = self.base(at).join(&at.value);
+        let has_folder = path.parent().is_some_and(|folder| folder.is_dir());
+        if !has_folder || path.file_name().is_none() {
+            self.problems.push(at.problem(
+                format!("`{}` is not a file in a folder that is there", at.value),
+                "create the folder, or correct the path",
+            ));
+            return None;
+        }
+        Some(path)
     }
 
     fn user(&mut self, raw: &RawProcess) -> Option<User> {

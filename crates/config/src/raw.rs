@@ -215,6 +215,9 @@ impl Reader<'_> {
                     continue;
                 }
             }
+            if table == "server" {
+                self.raw.process.table = Some(self.at("server", name, ()));
+            }
             if table == "proxy" {
                 self.raw.proxy.table = Some(self.at("proxy", name, ()));
             }

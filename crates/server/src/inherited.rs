@@ -56,13 +56,18 @@ impl Inherited {
     /// # Errors
     /// When the old server is gone, or a socket is not one that listens.
     pub fn take() -> io::Result<Self> {
-        let replaces = env::var_os(UPGRADE).is_some();
+        let replaces = Self::is_expected();
         Ok(Self {
             before: if replaces { from_before()? } else { VecDeque::new() },
             passed: if replaces { Vec::new() } else { from_systemd()? },
             replaces,
             taken: Vec::new(),
         })
+    }
+
+    /// Whether this process was started by a server before it.
+    pub fn is_expected() -> bool {
+        env::var_os(UPGRADE).is_some()
     }
 
     /// Listens at an address: on the old server's socket if it had one there, on those of systemd, or on a new one.

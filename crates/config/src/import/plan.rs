@@ -48,6 +48,8 @@ pub(super) struct Plan {
     pub https: Vec<(String, String, String, Setting)>,
     /// Further keys of `[listen]`, for all sockets.
     pub of_sockets: Vec<(&'static str, String, Setting)>,
+    /// Files of `touch-reload`.
+    pub touched: Vec<Setting>,
     /// Gunicorn's `umask`, for unix sockets.
     pub umask: Option<(u32, Option<Setting>)>,
     pub process: Vec<(&'static str, String, Setting)>,
@@ -183,7 +185,17 @@ impl Plan {
             self.process
                 .retain(|(key, _, setting)| *key != "group" || !is_own(setting));
         }
-        write(document, "server", &self.process);
+        document.table("server");
+        for (key, value, setting) in &self.process {
+            document.line(key, value, setting);
+        }
+        let touched: Vec<_> = self
+            .touched
+            .iter()
+            .map(|setting| (quoted(&self.path(&setting.value)), setting))
+            .collect();
+        document.list("touch-reload", &touched);
+        document.end_table();
     }
 
     /// The app's folder: where the server is told to go, else where it is; never the root of all files, which would show

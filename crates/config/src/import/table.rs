@@ -31,8 +31,6 @@ pub(super) enum Outcome {
     NotNeeded(&'static str),
     /// It cannot be had, because of this.
     NotSupported(&'static str),
-    /// As `NotSupported`, where what is to be said depends on the value.
-    Told(&'static str, fn(&mut Plan, &Setting)),
     /// The reader of files has dealt with it.
     Read(&'static str),
 }
@@ -78,7 +76,7 @@ impl Row {
     /// Has it count; what is to be said of it otherwise, and whether that is a warning.
     pub(super) fn apply(&self, plan: &mut Plan, setting: &Setting) -> Option<(bool, String)> {
         match self.outcome {
-            Outcome::Honoured(_, apply) | Outcome::Told(_, apply) => {
+            Outcome::Honoured(_, apply) => {
                 apply(plan, setting);
                 None
             }
@@ -113,7 +111,7 @@ pub(super) fn documented(table: &'static [Row]) -> Vec<Documented> {
         let (outcome, text) = match row.outcome {
             Outcome::Honoured(text, _) | Outcome::Read(text) => ("honoured", text),
             Outcome::NotNeeded(text) => ("not needed", text),
-            Outcome::NotSupported(text) | Outcome::Told(text, _) => ("not supported", text),
+            Outcome::NotSupported(text) => ("not supported", text),
         };
         Documented {
             names: row.names.to_vec(),

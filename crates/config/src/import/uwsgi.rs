@@ -9,7 +9,7 @@ use super::logic::Logic;
 use super::table::nearest;
 use super::words::{self, Word};
 use crate::problem::Place;
-pub(super) use apply::{backlog, env, group, reuse_port, user};
+pub(super) use apply::{backlog, env, file, group, reuse_port, user};
 pub(super) use table::TABLE;
 
 pub(super) fn is_option(name: &str) -> bool {

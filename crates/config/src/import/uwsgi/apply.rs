@@ -163,9 +163,14 @@ pub(super) fn limit_as(plan: &mut Plan, setting: &Setting) {
 }
 
 pub(super) fn daemonize(plan: &mut Plan, setting: &Setting) {
-    let text = "not supported: the server stays in the foreground, with its log in the file: start it by systemd, or setsid";
-    plan.remark(setting, true, text);
+    Plan::set(&mut plan.process, "daemon", "true".to_owned(), setting);
     logto(plan, setting);
+}
+
+/// `pidfile`, `fifo`: a key that takes one path.
+pub(in crate::import) fn file(plan: &mut Plan, key: &'static str, setting: &Setting) {
+    let path = plan.path(&setting.value);
+    Plan::set(&mut plan.process, key, quoted(&path), setting);
 }
 
 pub(super) fn logto(plan: &mut Plan, setting: &Setting) {

@@ -1,13 +1,13 @@
 //! uWSGI's options, a row for each.
 
 use super::apply::{
-    EXPIRES, backlog, buffer_size, chmod, chown, daemonize, env, expires, group, https, limit_as, logger,
-    logto, reuse_port, static_map, user, watch,
+    EXPIRES, backlog, buffer_size, chmod, chown, daemonize, env, expires, file, group, https, limit_as,
+    logger, logto, reuse_port, static_map, user, watch,
 };
 use crate::import::document::quoted;
 use crate::import::ini::is_true;
 use crate::import::plan::Plan;
-use crate::import::table::Outcome::{Honoured, NotNeeded, NotSupported, Read, Told};
+use crate::import::table::Outcome::{Honoured, NotNeeded, NotSupported, Read};
 use crate::import::table::{Row, flag, maybe, value};
 
 const CACHE: &str =
@@ -114,13 +114,13 @@ pub(in crate::import) const TABLE: &[Row] = &[
     value(&["add-gid", "additional-gid"], NotSupported("the user's own groups are taken")),
     value(&["umask"], NotSupported("chmod-socket says who may connect")),
     flag(&["no-initgroups"], NotSupported("the user's own groups are taken")),
-    flag(&["vacuum"], NotNeeded("sockets are always removed at the end")),
+    flag(&["vacuum"], NotNeeded("sockets and the pid file are always removed at the end, if their folder is the user's")),
     flag(&["die-on-term"], NotNeeded("SIGTERM always ends the server")),
     flag(&["exit-on-reload"], NotSupported("kill -HUP and wasgi reload load the app anew")),
-    value(&["pidfile", "safe-pidfile", "pidfile2", "safe-pidfile2"], NotSupported("write wasgi serve --pidfile FILE")),
-    value(&["daemonize", "daemonize2"], Told("the log goes to its file, and the server stays in the foreground: start it by systemd, or with setsid", daemonize)),
-    value(&["master-fifo"], NotSupported("kill -HUP loads the app anew, kill -TERM ends the server, kill -USR1 opens log files anew")),
-    value(&["touch-reload", "touch-workers-reload", "touch-chain-reload", "fs-reload"], NotSupported("kill -HUP loads the app anew, as does a change of its files with py-autoreload")),
+    value(&["pidfile", "safe-pidfile", "pidfile2", "safe-pidfile2"], Honoured("`pidfile` of [server], written once the app serves", |plan, it| file(plan, "pidfile", it))),
+    value(&["daemonize", "daemonize2"], Honoured("`daemon` of [server] and `file` of [log]: serves in the background, and whoever starts it waits until it does", daemonize)).short('d'),
+    value(&["master-fifo"], Honoured("`fifo` of [server]: r, R, c, C, w, W and f load the app anew, q ends the server once requests are done, Q at once, l and L open log files anew; other letters are told", |plan, it| file(plan, "fifo", it))),
+    value(&["touch-reload", "touch-workers-reload", "touch-chain-reload", "fs-reload"], Honoured("`touch-reload` of [server]: a change of the file loads the app anew", |plan, it| plan.touched.push(it.clone()))),
     value(&["touch-logreopen", "touch-logrotate", "touch-exec", "touch-signal"], NotSupported("kill -USR1 opens log files anew")),
     flag(&["auto-procname"], NotNeeded(PROCESS_NAME)),
     value(&["procname", "procname-prefix", "procname-prefix-spaced", "procname-append", "procname-master"], NotNeeded(PROCESS_NAME)),
