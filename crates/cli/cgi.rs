@@ -106,7 +106,7 @@ async fn answer_one(
     let pool = Pool::start(
         loaded.runner,
         loaded.workers,
-        None,
+        loaded.wear,
         &limits,
         &budget,
         log.clone(),

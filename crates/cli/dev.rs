@@ -25,6 +25,7 @@ use self::tracebacks::Tracebacks;
 use crate::app_options::Chosen;
 use crate::failure::Failure;
 use crate::hosted::Hosted;
+use crate::loaders::wear;
 use crate::serve::LAST_LINES;
 use crate::{app_options, interpreter, listen, signals, spec};
 
@@ -149,9 +150,9 @@ impl Developed<'_> {
             verify_rewind: config.app.verify_rewind,
         };
         let (workers, budget) = (Workers::always(1, 1), Budget::new(None));
-        let max = config.app.max_requests;
+        let wear = wear(&config.app);
         let (log, guests) = (self.log.clone(), self.guests.clone());
-        match Pool::start(hosted, workers, max, &config.limits, &budget, log, guests).await {
+        match Pool::start(hosted, workers, wear, &config.limits, &budget, log, guests).await {
             Ok(pool) => {
                 let statics = match StaticFiles::open(&config.statics) {
                     Ok(statics) => statics,

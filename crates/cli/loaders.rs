@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock};
 use clap::ArgMatches;
 use wasgi_config::{AtStart, Config, Isolation, Route, ServerConfig, load_server};
 use wasgi_engine::Engine;
-use wasgi_server::{Loaded, Loader, Log, OwnLog, StaticError, StaticFiles, Workers};
+use wasgi_server::{Loaded, Loader, Log, OwnLog, StaticError, StaticFiles, Wear, Workers};
 
 use crate::app_options::{self, Chosen};
 use crate::failure::Failure;
@@ -63,7 +63,7 @@ impl Workshop {
                 verify_rewind: app.verify_rewind,
             },
             workers: workers(app.workers, most),
-            max_requests: app.max_requests,
+            wear: wear(app),
             limits: limits.clone(),
             compress: config.compress.clone(),
             routes: app.routes.clone(),
@@ -73,6 +73,15 @@ impl Workshop {
             written: written.map(|grant| grant.path.clone()).collect(),
             watch: app.watch,
         })
+    }
+}
+
+/// When workers are replaced.
+pub(crate) fn wear(app: &wasgi_config::App) -> Wear {
+    Wear {
+        max_requests: app.max_requests,
+        max_lifetime: app.max_lifetime,
+        max_memory: app.max_memory,
     }
 }
 

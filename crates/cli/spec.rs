@@ -153,6 +153,8 @@ mod tests {
                 python_path: paths(&["/srv/shop/packages", "/srv/common", "/srv/shop"]),
                 workers: 1,
                 max_requests: None,
+                max_lifetime: None,
+                max_memory: None,
                 isolation: wasgi_config::Isolation::default(),
                 warmup: Vec::new(),
                 verify_rewind: false,

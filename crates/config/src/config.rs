@@ -59,6 +59,10 @@ pub struct App {
     pub workers: u32,
     /// A worker is replaced after about this many requests; `None` for never.
     pub max_requests: Option<u64>,
+    /// ... or about this long after its start.
+    pub max_lifetime: Option<Duration>,
+    /// ... or when its memory has come to so many bytes.
+    pub max_memory: Option<u64>,
     /// How much of one request the next may see.
     pub isolation: Isolation,
     /// Paths asked for before the app's snapshot is taken; each begins with a slash.

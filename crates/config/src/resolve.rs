@@ -8,11 +8,13 @@ mod paths;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::{App, Config, Grant, Isolation, Limits};
 use crate::problem::{At, Problem};
 use crate::raw::Raw;
 use crate::route::{self, Host, Route, RouteError};
+use crate::units::Unit;
 pub(crate) use environment::expand;
 
 /// Looks up a variable of the host's environment.
@@ -43,6 +45,8 @@ impl Resolver<'_> {
             .max_requests
             .as_ref()
             .map_or(Some(0), |at| self.range(at, 0, i64::MAX));
+        let lifetime = raw.max_lifetime.as_ref().and_then(|at| self.unit(at, Unit::Time));
+        let max_memory = raw.max_memory.as_ref().and_then(|at| self.unit(at, Unit::Size));
         let isolation = raw
             .isolation
             .as_ref()
@@ -99,6 +103,8 @@ impl Resolver<'_> {
                 python_path,
                 workers: u32::try_from(workers?).ok()?,
                 max_requests: u64::try_from(max_requests?).ok().filter(|count| *count > 0),
+                max_lifetime: lifetime.filter(|time| *time > 0).map(Duration::from_millis),
+                max_memory: max_memory.filter(|bytes| *bytes > 0),
                 isolation: isolation?,
                 warmup,
                 verify_rewind: raw.verify_rewind,

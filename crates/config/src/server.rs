@@ -227,7 +227,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn unit(&mut self, at: &At<String>, unit: Unit) -> Option<u64> {
+    pub(crate) fn unit(&mut self, at: &At<String>, unit: Unit) -> Option<u64> {
         match at.value.as_str() {
             "0" => Some(0),
             text => unit

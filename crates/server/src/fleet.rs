@@ -26,7 +26,7 @@ use crate::run::Server;
 use crate::runner::Runner;
 use crate::site::Generation;
 use crate::static_files::StaticFiles;
-use crate::worker::{Pool, Workers};
+use crate::worker::{Pool, Wear, Workers};
 use member::{Facts, Member};
 
 /// Reads the files of apps, and makes what runs them.
@@ -60,7 +60,7 @@ pub struct Loaded<R> {
     /// How many there may be.
     pub workers: Workers,
     /// Requests until a worker is replaced.
-    pub max_requests: Option<u64>,
+    pub wear: Wear,
     /// Its limits.
     pub limits: Limits,
     /// Its files that are sent without asking it.
@@ -258,14 +258,14 @@ impl<L: Loader> Fleet<L> {
         let Loaded {
             runner,
             workers,
-            max_requests,
+            wear,
             limits,
             statics,
             compress,
             ..
         } = loaded;
         let (log, guests) = (self.log.clone(), self.guests.clone());
-        let pool = Pool::start(runner, workers, max_requests, &limits, &self.budget, log, guests);
+        let pool = Pool::start(runner, workers, wear, &limits, &self.budget, log, guests);
         Ok(Generation::new(pool.await?, limits, statics, compress))
     }
 

@@ -62,4 +62,4 @@ pub use tls::{Tls, TlsError};
 pub use upgrade::{Upgrade, UpgradeError};
 /// Whether a variable of a CGI program tells of its request.
 pub use wasgi_protocol::cgi::is_of_request;
-pub use worker::{Busy, Pool, Workers};
+pub use worker::{Busy, Pool, Wear, Workers};

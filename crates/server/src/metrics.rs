@@ -23,6 +23,10 @@ pub enum Dropped {
     Crashed,
     /// It had handled `max-requests`.
     MaxRequests,
+    /// It had lived for `max-lifetime`.
+    MaxLifetime,
+    /// Its memory had come to `max-memory`.
+    MaxMemory,
     /// It was beyond those that are kept, and not needed for a while.
     Idle,
     /// Another needed its memory.
@@ -38,13 +42,15 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    pub(crate) const ALL: [Dropped; 12] = [
+    pub(crate) const ALL: [Dropped; 14] = [
         Dropped::TimeLimit,
         Dropped::Killed,
         Dropped::MemoryLimit,
         Dropped::Exited,
         Dropped::Crashed,
         Dropped::MaxRequests,
+        Dropped::MaxLifetime,
+        Dropped::MaxMemory,
         Dropped::Idle,
         Dropped::Evicted,
         Dropped::Grown,
@@ -62,6 +68,8 @@ impl Dropped {
             Dropped::Exited => "exited",
             Dropped::Crashed => "crashed",
             Dropped::MaxRequests => "max-requests",
+            Dropped::MaxLifetime => "max-lifetime",
+            Dropped::MaxMemory => "max-memory",
             Dropped::Idle => "idle",
             Dropped::Evicted => "evicted",
             Dropped::Grown => "grown",
@@ -79,6 +87,8 @@ impl Dropped {
             Dropped::Exited => "ended by the app",
             Dropped::Crashed => "crashed",
             Dropped::MaxRequests => "after max-requests",
+            Dropped::MaxLifetime => "after max-lifetime",
+            Dropped::MaxMemory => "at max-memory",
             Dropped::Idle => "idle",
             Dropped::Evicted => "for others' memory",
             Dropped::Grown => "grown past the snapshot",
@@ -347,13 +357,13 @@ mod tests {
             metrics.figures().to_string(),
             "requests: 3 (0.006 s of CPU); rewinds: 2 (98 pages, 0.004 s); instances: 2 started, 1 of them from the \
              snapshot; dropped: 2 at the time limit, 2 ended by the operator, 2 at the memory limit, 2 ended by the app, 2 crashed, 2 after \
-             max-requests, 2 idle, 2 for others' memory, 3 grown past the snapshot, 2 without a snapshot, 2 not rewound, 2 changed after a \
+             max-requests, 2 after max-lifetime, 2 at max-memory, 2 idle, 2 for others' memory, 3 grown past the snapshot, 2 without a snapshot, 2 not rewound, 2 changed after a \
              rewind"
         );
-        assert_eq!(metrics.figures().dropped[8], (Dropped::Grown, 3));
+        assert_eq!(metrics.figures().dropped[10], (Dropped::Grown, 3));
         let mut twice = metrics.figures();
         twice += metrics.figures();
-        assert_eq!((twice.requests, twice.pages, twice.dropped[8].1), (6, 196, 6));
+        assert_eq!((twice.requests, twice.pages, twice.dropped[10].1), (6, 196, 6));
     }
 
     #[test]

@@ -427,7 +427,7 @@ mod tests {
                     let pool = Pool::start(
                         app,
                         Workers::always(2, 2),
-                        None,
+                        crate::worker::Wear::default(),
                         &limits,
                         &Budget::new(None),
                         of_server.clone(),

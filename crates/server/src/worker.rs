@@ -2,6 +2,7 @@
 
 mod errand;
 mod idle;
+mod wear;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +21,8 @@ use crate::log::Log;
 use crate::metrics::{Counted, Dropped, Figures, Metrics};
 use crate::runner::Runner;
 pub(crate) use errand::{Errand, Errands};
+use wear::Left;
+pub use wear::Wear;
 
 /// First and longest wait between two tries to start a replacement.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -55,7 +58,7 @@ pub struct Pool<R: Runner> {
     quiet: Notify,
     queue: usize,
     queue_time: Duration,
-    max_requests: Option<u64>,
+    wear: Wear,
     metrics: Arc<Metrics>,
     errands: Arc<Errands>,
 }
@@ -80,8 +83,8 @@ struct Worker<I> {
     /// Absent until the worker is first needed, and again when it has not been for a while.
     live: Option<Live<I>>,
     idle_since: Instant,
-    /// Requests until it is replaced.
-    left: u64,
+    /// Until it is replaced.
+    left: Left,
 }
 
 /// An instance, and the memory that is counted for it.
@@ -110,14 +113,14 @@ impl<R: Runner> Pool<R> {
     /// Starts `workers.started` instances, as far as `budget` has memory for them; of `limits` it takes `queue` and
     /// `queue-time`. Workers run on `guests`.
     ///
-    /// A worker is replaced after `max_requests` requests, or up to a tenth more, so that they do not all go at once.
+    /// `wear` says when a worker is replaced.
     ///
     /// # Errors
     /// Why the first instance that did not start did not.
     pub async fn start(
         runner: R,
         workers: Workers,
-        max_requests: Option<u64>,
+        wear: Wear,
         limits: &wasgi_config::Limits,
         budget: &Arc<Budget>,
         log: Log,
@@ -140,7 +143,7 @@ impl<R: Runner> Pool<R> {
             quiet: Notify::new(),
             queue: limits.queue,
             queue_time: limits.queue_time,
-            max_requests,
+            wear,
             metrics: Arc::default(),
             errands: Arc::default(),
         });
@@ -342,14 +345,11 @@ impl<R: Runner> Pool<R> {
 
     /// A new worker, or a new instance of one: takes a request that waits, or waits for one.
     fn add(self: &Arc<Self>, number: u32, live: Option<Live<R::Instance>>) {
-        let left = self
-            .max_requests
-            .map_or(u64::MAX, |max| max + rand::random_range(0..=max / 10));
         let worker = Worker {
             number,
             live,
             idle_since: Instant::now(),
-            left,
+            left: self.wear.left(),
         };
         if let Some((worker, job)) = self.next(worker) {
             self.run(worker, job, None);
@@ -563,13 +563,12 @@ impl<R: Runner> Lease<R> {
         self.pool.metrics.handled(&report);
         meter.ran(&report);
         drop(errand);
-        worker.left = worker.left.saturating_sub(1);
         if !report.reusable {
             self.pool.spent(number, &report);
             return false;
         }
-        if worker.left == 0 {
-            self.pool.worn_out(number);
+        if let Some(why) = worker.left.after_request(report.memory) {
+            self.pool.worn_out(number, why);
             return false;
         }
         match self.pool.runner.renew(&mut live.instance).await {
@@ -630,11 +629,11 @@ impl<R: Runner> Pool<R> {
         }
     }
 
-    fn worn_out(&self, number: u32) {
-        self.metrics.dropped(Dropped::MaxRequests);
-        let name = self.name();
+    fn worn_out(&self, number: u32, why: Dropped) {
+        self.metrics.dropped(why);
+        let (name, why) = (self.name(), why.label());
         self.log.note(format_args!(
-            "app {name}: max-requests reached; worker {number} is replaced"
+            "app {name}: {why} reached; worker {number} is replaced"
         ));
     }
 

@@ -29,7 +29,7 @@ use crate::peer::Peer;
 use crate::run::Ending;
 use crate::runner::Runner;
 use crate::site::tests::of_one;
-use crate::worker::{Pool, Workers};
+use crate::worker::{Pool, Wear, Workers};
 
 type Handler = Arc<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Report> + Send>> + Send + Sync>;
 
@@ -199,7 +199,10 @@ impl Server {
         let pool = Pool::start(
             app,
             Workers::always(workers, workers),
-            max_requests,
+            Wear {
+                max_requests,
+                ..Wear::default()
+            },
             &limits,
             &Budget::new(None),
             log.clone(),

@@ -162,6 +162,24 @@ pub(super) fn limit_as(plan: &mut Plan, setting: &Setting) {
     }
 }
 
+pub(super) fn lifetime(plan: &mut Plan, setting: &Setting) {
+    if let Some(seconds) = plan.number(setting) {
+        Plan::set(&mut plan.app, "max-lifetime", format!("\"{seconds}s\""), setting);
+    }
+}
+
+/// Megabytes.
+pub(super) fn max_memory(plan: &mut Plan, setting: &Setting) {
+    if let Some(megabytes) = plan.number(setting) {
+        Plan::set(
+            &mut plan.app,
+            "max-memory",
+            format!("\"{megabytes}MiB\""),
+            setting,
+        );
+    }
+}
+
 pub(super) fn daemonize(plan: &mut Plan, setting: &Setting) {
     Plan::set(&mut plan.process, "daemon", "true".to_owned(), setting);
     logto(plan, setting);

@@ -1,8 +1,8 @@
 //! uWSGI's options, a row for each.
 
 use super::apply::{
-    EXPIRES, backlog, buffer_size, chmod, chown, daemonize, env, expires, file, group, https, limit_as,
-    logger, logto, reuse_port, static_map, user, watch,
+    EXPIRES, backlog, buffer_size, chmod, chown, daemonize, env, expires, file, group, https, lifetime,
+    limit_as, logger, logto, max_memory, reuse_port, static_map, user, watch,
 };
 use crate::import::document::quoted;
 use crate::import::ini::is_true;
@@ -85,7 +85,9 @@ pub(in crate::import) const TABLE: &[Row] = &[
     flag(&["no-orphans"], NotNeeded("workers end with the host")),
     value(&["max-requests"], Honoured("`max-requests` of [app]", |plan, it| { if let Some(number) = plan.number(it) { Plan::set(&mut plan.app, "max-requests", number.to_string(), it); } })).short('R'),
     value(&["max-requests-delta"], NotNeeded("workers are replaced up to a tenth later, each at its own time")),
-    value(&["max-worker-lifetime", "max-worker-lifetime-delta", "min-worker-lifetime"], NotSupported("`max-requests` replaces workers; with isolation = \"request\" none grows old")),
+    value(&["max-worker-lifetime"], Honoured("`max-lifetime` of [app]: a worker is replaced after the request in which it has come to it", lifetime)),
+    value(&["max-worker-lifetime-delta"], NotNeeded("workers are replaced up to a tenth later, each at its own time")),
+    value(&["min-worker-lifetime"], NotNeeded("a worker is replaced after a request, however young it is")),
     value(&["cheaper", "cheap", "idle", "cheaper-algo", "cheaper-initial", "cheaper-step", "cheaper-overload", "cheaper-idle", "cheaper-rss-limit-soft", "cheaper-rss-limit-hard", "cheaper-busyness-multiplier", "cheaper-busyness-min", "cheaper-busyness-max", "cheaper-busyness-backlog-alert", "cheaper-busyness-backlog-step", "cheaper-busyness-penalty", "cheaper-busyness-verbose"], NotNeeded(COPIES)),
     flag(&["thunder-lock"], NotNeeded("one queue hands requests to workers")),
     value(&["lock-engine", "ftok", "locks", "cpu-affinity", "map-socket"], NotNeeded("one process has all workers")),
@@ -103,7 +105,7 @@ pub(in crate::import) const TABLE: &[Row] = &[
     value(&["post-buffering", "post-buffering-bufsize", "body-read-warning"], NotNeeded("the app reads a body as it comes; what it leaves is dealt with")),
     value(&["limit-post"], Honoured("`request-body` of [limits]", |plan, it| { if let Some(bytes) = plan.number(it) { let value = if bytes == 0 { "\"1024GiB\"".to_owned() } else { format!("\"{bytes}B\"") }; Plan::set(&mut plan.limits, "request-body", value, it); } })),
     value(&["limit-as"], Honoured("`memory` of [limits], at most 4 GiB", limit_as)),
-    value(&["reload-on-rss", "reload-on-as", "evil-reload-on-rss", "evil-reload-on-as"], NotSupported("`memory` of [limits] (limit-as) bounds a worker, and one that came to it is replaced; max-requests replaces them before")),
+    value(&["reload-on-rss", "reload-on-as", "evil-reload-on-rss", "evil-reload-on-as"], Honoured("`max-memory` of [app]: a worker is replaced after the request in which its memory has come to it; `memory` of [limits] (limit-as) is the bound within one", max_memory)),
     value(&["limit-nproc", "prio", "mem-collector-freq", "max-fd", "ksm"], NotNeeded("the app cannot start processes; `open-files` of [limits] bounds its files")),
     flag(&["never-swap", "memory-report"], NotNeeded("access = \"combined+bill\" tells each request's memory")).short('m'),
     value(&["reload-mercy", "worker-reload-mercy"], Honoured("`stop-time` of [limits]", |plan, it| plan.seconds("stop-time", it))),

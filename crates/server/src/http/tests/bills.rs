@@ -80,7 +80,7 @@ impl Billed {
         let pool = Pool::start(
             app,
             workers,
-            None,
+            Wear::default(),
             &limits,
             &budget,
             log.clone(),

@@ -72,7 +72,15 @@ impl Demand {
         };
         let (workers, limits) = (Workers::on_demand(workers, IDLE), Limits::default());
         let log = Log::to(Box::new(Lines::default()), AccessFormat::Off, false).unwrap();
-        let pool = Pool::start(runner, workers, None, &limits, budget, log, Handle::current());
+        let pool = Pool::start(
+            runner,
+            workers,
+            Wear::default(),
+            &limits,
+            budget,
+            log,
+            Handle::current(),
+        );
         Self {
             pool: pool.await.unwrap(),
             open,

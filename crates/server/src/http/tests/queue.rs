@@ -9,6 +9,7 @@ use wasgi_engine::WhyNot;
 use super::*;
 use crate::answer::exchange;
 use crate::bill::Meter;
+use crate::metrics::Dropped;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -241,7 +242,7 @@ impl Runner for Starting {
 
 async fn start(
     fails: std::ops::Range<usize>,
-    max_requests: Option<u64>,
+    wear: Wear,
     app: Closure,
 ) -> (io::Result<Arc<Pool<Starting>>>, Arc<AtomicUsize>, Lines) {
     let starts = Arc::new(AtomicUsize::new(0));
@@ -256,7 +257,7 @@ async fn start(
         Pool::start(
             starting,
             Workers::always(2, 2),
-            max_requests,
+            wear,
             &Limits::default(),
             &Budget::new(None),
             log,
@@ -283,7 +284,7 @@ async fn one(pool: &Arc<Pool<Starting>>) {
 
 #[tokio::test(start_paused = true)]
 async fn an_app_that_does_not_start_is_told_at_once() {
-    let (pool, starts, _) = start(1..9, None, echo()).await;
+    let (pool, starts, _) = start(1..9, Wear::default(), echo()).await;
     assert_eq!(pool.err().unwrap().to_string(), "no memory");
     assert_eq!(starts.load(Ordering::SeqCst), 2);
 }
@@ -294,7 +295,7 @@ async fn a_replacement_is_tried_until_it_starts() {
         request.text("ok").await;
         Report::default()
     });
-    let (pool, starts, lines) = start(2..6, None, spent).await;
+    let (pool, starts, lines) = start(2..6, Wear::default(), spent).await;
     let pool = pool.unwrap();
     let begun = Instant::now();
     one(&pool).await;
@@ -316,7 +317,7 @@ async fn a_replacement_is_tried_until_it_starts() {
 
 #[tokio::test(start_paused = true)]
 async fn max_requests_replaces_each_worker_in_its_own_time() {
-    let (pool, starts, _) = start(0..0, Some(100), app(|request| request.text("ok"))).await;
+    let (pool, starts, _) = start(0..0, of_requests(100), app(|request| request.text("ok"))).await;
     let pool = pool.unwrap();
     // The worker used last is used next, so one is worn out at a time.
     let mut at = Vec::new();
@@ -335,6 +336,57 @@ async fn max_requests_replaces_each_worker_in_its_own_time() {
         .map(|(a, b)| b - a)
         .collect();
     assert!(gaps.iter().all(|gap| *gap <= 110), "{gaps:?}");
+}
+
+fn of_requests(count: u64) -> Wear {
+    Wear {
+        max_requests: Some(count),
+        ..Wear::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_lived_for_max_lifetime_is_replaced_after_its_request() {
+    let wear = Wear {
+        max_lifetime: Some(Duration::from_secs(100)),
+        ..Wear::default()
+    };
+    let (pool, starts, _) = start(0..0, wear, app(|request| request.text("ok"))).await;
+    let pool = pool.unwrap();
+    tokio::time::advance(Duration::from_secs(99)).await;
+    one(&pool).await;
+    assert_eq!(starts.load(Ordering::SeqCst), 2);
+    // And a tenth.
+    tokio::time::advance(Duration::from_secs(12)).await;
+    one(&pool).await;
+    until(|| starts.load(Ordering::SeqCst) == 3).await;
+    // The new one, which is the first to be taken, is young.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    one(&pool).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(starts.load(Ordering::SeqCst), 3);
+    assert!(pool.figures().dropped.contains(&(Dropped::MaxLifetime, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_come_to_max_memory_is_replaced_after_its_request() {
+    for (bytes, replaced) in [((40 << 20) + 1, 0), (40 << 20, 1)] {
+        let wear = Wear {
+            max_memory: Some(bytes),
+            ..Wear::default()
+        };
+        let large = app(|request| async move {
+            Report {
+                memory: 40 << 20,
+                ..request.text("ok").await
+            }
+        });
+        let (pool, starts, _) = start(0..0, wear, large).await;
+        let pool = pool.unwrap();
+        one(&pool).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(starts.load(Ordering::SeqCst), 2 + replaced, "{bytes}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
