@@ -1,6 +1,8 @@
 //! uwsgi, FastCGI and SCGI, as web servers in front speak them.
 
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::sync::LazyLock;
 
 use rustix::process::Signal;
@@ -320,6 +322,19 @@ fn who_goes_away_ends_the_request() {
         drop(connection);
         let line = SERVER.log.wait_for(mark, "POST /echo");
         assert!(line.contains("\" 499 "), "{line}");
+    }
+}
+
+#[test]
+fn a_reply_that_fails_midway_does_not_look_whole() {
+    for door in [Door::Uwsgi, Door::Scgi] {
+        let mut stream = TcpStream::connect(door.address(&SERVER)).expect("the server accepts connections");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        let asked = Asked::get("/raise-midway").head(door);
+        stream.write_all(&asked).expect("the server reads");
+        let end = stream.read_to_end(&mut Vec::new());
+        let kind = end.map_err(|error| error.kind());
+        assert_eq!(kind, Err(ErrorKind::ConnectionReset), "{door:?}");
     }
 }
 

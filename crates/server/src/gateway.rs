@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub use cgi::answer_cgi;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use wasgi_protocol::gateway::Refusal;
@@ -74,13 +75,31 @@ pub(crate) async fn serve<S, R>(
     server: Arc<Server<R>>,
     stop: watch::Receiver<Option<Ending>>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     R: Runner,
 {
     match wire {
         Wire::Plain(plain) => plain::serve(stream, plain, peer, server, stop).await,
         Wire::FastCgi => records::serve(stream, peer, server, stop).await,
     }
+}
+
+/// A connection that can end so that its peer does not take the end for a reply's.
+pub(crate) trait Reset {
+    /// Has the system reset the connection when it is closed, if it can.
+    fn reset(&self);
+}
+
+impl Reset for TcpStream {
+    fn reset(&self) {
+        // Without it the connection ends all the same.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Reset for UnixStream {
+    /// There is no reset: Linux knows one only for bytes of the peer's that nobody has read.
+    fn reset(&self) {}
 }
 
 /// Lets the peer read what has been sent to it.

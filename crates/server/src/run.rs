@@ -260,7 +260,7 @@ async fn connection<S, R>(
     mut stopping: watch::Receiver<Option<Ending>>,
     permit: OwnedSemaphorePermit,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + gateway::Reset + Unpin + Send + 'static,
     R: Runner,
 {
     if has_header {

@@ -13,8 +13,8 @@ use wasgi_protocol::{Head, scgi, uwsgi};
 
 use super::feed::{Body, Feed};
 use super::reply::{Framing, Output, StatusLine};
-use super::{HEAD_PIECE, Plain, linger};
-use crate::answer::{Connection, Refused, answer};
+use super::{HEAD_PIECE, Plain, Reset, linger};
+use crate::answer::{Connection, Cut, Refused, answer};
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
 use crate::runner::Runner;
@@ -27,7 +27,7 @@ pub(super) async fn serve<S, R>(
     server: Arc<Server<R>>,
     stop: watch::Receiver<Option<Ending>>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
     R: Runner,
 {
     let (mut reading, writing) = split(stream);
@@ -81,8 +81,14 @@ pub(super) async fn serve<S, R>(
         // Dropping what answers tells the app.
         PeerGone = body.read(&mut reading, &input) => return,
     };
-    if outcome.is_ok() && output.end().await.is_ok() {
-        linger(&mut reading).await;
+    match outcome {
+        Ok(()) => {
+            if output.end().await.is_ok() {
+                linger(&mut reading).await;
+            }
+        }
+        // A reply without a length would seem to be whole.
+        Err(Cut) => reading.unsplit(output.into_inner()).reset(),
     }
 }
 

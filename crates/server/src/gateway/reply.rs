@@ -100,6 +100,11 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         }
     }
 
+    /// The connection's end.
+    pub(super) fn into_inner(self) -> W {
+        self.to.into_inner()
+    }
+
     /// Writes a reply to its end. `is_head` if it is one to HEAD.
     ///
     /// # Errors
