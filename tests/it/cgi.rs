@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{PATIENCE, Reply};
+use crate::gateway_client::cgi_as_http;
 use crate::server::{app_folder, wasgi};
 
 /// A folder with `app.cgi`, which runs one of tests/apps.
@@ -71,9 +72,8 @@ struct Answer {
 impl Answer {
     #[track_caller]
     fn reply(self) -> Reply {
-        let rest = self.stdout.strip_prefix(b"Status:");
-        let rest = rest.unwrap_or_else(|| panic!("no Status: {:?} {}", self.stdout, self.stderr));
-        Reply::parse([b"HTTP/1.1", rest].concat(), "GET")
+        assert!(!self.stdout.is_empty(), "no reply: {}", self.stderr);
+        Reply::parse(cgi_as_http(&self.stdout), "GET")
     }
 }
 

@@ -56,7 +56,7 @@ fn a_kept_connection_serves_many_requests() {
             .send(record::of(record::STDIN, id, b""));
         let text = reply(&mut connection, &mut came, id);
         assert!(
-            text.starts_with("Status: 200 OK\r\n") && text.ends_with(&body),
+            text.contains("\r\nStatus: 200 OK\r\n\r\n") && text.ends_with(&body),
             "{text}"
         );
     }

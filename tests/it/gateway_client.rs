@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::client::{Connection, Reply};
+use crate::client::{Connection, Reply, latin1};
 use crate::server::Server;
 
 /// What is spoken.
@@ -288,9 +288,27 @@ impl Door {
 
     /// A reply's head as HTTP has it.
     fn as_http(self, came: &[u8]) -> Vec<u8> {
-        match (self, came.strip_prefix(b"Status: ")) {
-            (Door::Scgi | Door::FastCgi, Some(rest)) => [b"HTTP/1.1 ", rest].concat(),
+        match self {
+            Door::Scgi | Door::FastCgi if !came.starts_with(b"HTTP/") => cgi_as_http(came),
             _ => came.to_vec(),
         }
     }
+}
+
+/// A reply as CGI has it, with a status line in the place of its field Status.
+#[track_caller]
+pub fn cgi_as_http(came: &[u8]) -> Vec<u8> {
+    let text = latin1(came);
+    let (head, _) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no head: {text:?}"));
+    let status = head.split("\r\n").find(|line| line.starts_with("Status: "));
+    let status = status.unwrap_or_else(|| panic!("no status: {head:?}"));
+    let (before, after) = head.split_once(status).expect("it is there");
+    let fields = [before, after.strip_prefix("\r\n").unwrap_or(after)].concat();
+    let fields = fields.strip_suffix("\r\n").unwrap_or(&fields);
+    let line = status.replace("Status:", "HTTP/1.1");
+    let mut reply = format!("{line}\r\n{fields}").into_bytes();
+    reply.extend_from_slice(&came[head.len()..]);
+    reply
 }

@@ -36,17 +36,9 @@ impl StatusLine {
     fn head(self, parts: &Parts, body: &ReplyBody, is_head: bool) -> Vec<u8> {
         let status = parts.status;
         let mut head = Vec::with_capacity(512);
-        head.extend_from_slice(match self {
-            StatusLine::Http => b"HTTP/1.1 ",
-            StatusLine::Cgi => b"Status: ",
-        });
-        head.extend_from_slice(status.as_str().as_bytes());
-        head.push(b' ');
-        match parts.extensions.get::<ReasonPhrase>() {
-            Some(reason) => head.extend_from_slice(reason.as_bytes()),
-            None => head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
+        if self == StatusLine::Http {
+            push_status(b"HTTP/1.1 ", parts, &mut head);
         }
-        head.extend_from_slice(b"\r\n");
         for (name, value) in &parts.headers {
             // The connection is the web server's to keep.
             if name == header::CONNECTION {
@@ -65,9 +57,25 @@ impl StatusLine {
             // Writing to a `Vec` does not fail.
             let _ = write!(head, "content-length: {length}\r\n");
         }
+        if self == StatusLine::Cgi {
+            // Behind the fields: HAProxy makes a 302 of whatever status is before Location.
+            push_status(b"Status: ", parts, &mut head);
+        }
         head.extend_from_slice(b"\r\n");
         head
     }
+}
+
+fn push_status(before: &[u8], parts: &Parts, head: &mut Vec<u8>) {
+    let status = parts.status;
+    head.extend_from_slice(before);
+    head.extend_from_slice(status.as_str().as_bytes());
+    head.push(b' ');
+    match parts.extensions.get::<ReasonPhrase>() {
+        Some(reason) => head.extend_from_slice(reason.as_bytes()),
+        None => head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes()),
+    }
+    head.extend_from_slice(b"\r\n");
 }
 
 /// The next piece of a reply's body.
