@@ -155,6 +155,10 @@ impl Head {
             if !is_clean(name, value) {
                 return Err(Refusal::Control(shown(name)));
             }
+            if rules.body_ends && name == b"CONTENT_LENGTH" && value == b"-1" {
+                // Caddy's word for a body in chunks.
+                continue;
+            }
             let slot = known.slot(name);
             if let Some(slot) = slot
                 && slot.replace(var.value.clone()).is_some()
