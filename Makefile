@@ -64,7 +64,7 @@ fuzz: ## The codecs under libFuzzer, FUZZ_SECONDS=10 for each wire; TARGETS=fast
 	@CARGO="$(CARGO)" crates/protocol/fuzz/run.sh $(TARGETS)
 
 .PHONY: test-tools
-test-tools: ## Programs that tests run beside wasgi: HAProxy, nginx, supervisor, a validator for Kubernetes
+test-tools: ## Programs that tests run beside wasgi: web servers, supervisor, a validator for Kubernetes
 	@tests/deps.sh
 
 .PHONY: test-python

@@ -16,6 +16,9 @@ fi
 missing=()
 command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
 [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
+[ -x /usr/sbin/apache2 ] || missing+=(apache2-bin)
+[ -x /usr/sbin/lighttpd ] || missing+=(lighttpd)
+command -v caddy >/dev/null || missing+=(caddy)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 [ ${#missing[@]} -eq 0 ] && exit
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
