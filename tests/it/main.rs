@@ -36,6 +36,7 @@ mod pep3333;
 mod privileges;
 mod proxied;
 mod proxy_protocol;
+mod quotas;
 mod recursion;
 mod requests;
 mod resilience;

@@ -105,9 +105,11 @@ pub(crate) struct Raw {
 impl Engine {
     /// Binds an app to this engine. Reads none of its files yet, and takes no more memory than its spec.
     pub fn app(&self, spec: AppSpec, log: Arc<dyn AppLog>) -> App {
+        let root = spec.mounts.first().map(|root| root.host.clone());
+        let key = (spec.name.clone(), root.unwrap_or_default());
         let shared = Shared {
             engine: self.clone(),
-            cpu: Arc::new(CpuShare::new(&self.cpu, spec.weight)),
+            cpu: self.cpu.share(key, spec.weight),
             temp: Arc::new(Total::new(spec.limits.temp)),
             spec,
             log,

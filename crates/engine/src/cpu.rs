@@ -5,9 +5,11 @@
 //! is given back when the guest waits for something, when its turn is over, and when an app that has had less begins to
 //! wait: then all running guests are made to see a tick at once.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,11 @@ const TURN: Duration = Duration::from_millis(4);
 pub(crate) struct Cpu {
     fair: Mutex<Fair<Waiter>>,
     ticks: Arc<Ticks>,
+    shares: Mutex<HashMap<AppKey, Weak<CpuShare>>>,
 }
+
+/// Tells one app's loads from those of others: its name, and its folder.
+pub(crate) type AppKey = (String, PathBuf);
 
 /// A guest that waits for a slot.
 struct Waiter {
@@ -36,7 +42,25 @@ impl Cpu {
         Self {
             fair: Mutex::new(Fair::new(slots)),
             ticks,
+            shares: Mutex::default(),
         }
+    }
+
+    /// The share of an app, with `weight` from here on: one for all of its loads, so that a load anew does not make up for
+    /// what those before have had.
+    pub(crate) fn share(self: &Arc<Self>, app: AppKey, weight: u32) -> Arc<CpuShare> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&app).and_then(Weak::upgrade) {
+            self.fair().set_weight(share.account, weight);
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(CpuShare {
+            cpu: self.clone(),
+            account: self.fair().open(weight),
+        });
+        shares.insert(app, Arc::downgrade(&share));
+        share
     }
 
     fn fair(&self) -> MutexGuard<'_, Fair<Waiter>> {
@@ -48,16 +72,6 @@ impl Cpu {
 pub(crate) struct CpuShare {
     cpu: Arc<Cpu>,
     account: AccountId,
-}
-
-impl CpuShare {
-    /// A share by `weight`.
-    pub(crate) fn new(cpu: &Arc<Cpu>, weight: u32) -> Self {
-        Self {
-            cpu: cpu.clone(),
-            account: cpu.fair().open(weight),
-        }
-    }
 }
 
 impl Drop for CpuShare {
@@ -266,5 +280,35 @@ impl Drop for Leave<'_> {
             }
             Phase::Granted | Phase::Runs => hand_over(fair, share.account),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest_module::WASM_PAGE;
+
+    fn cpu() -> Arc<Cpu> {
+        let ticks = Ticks::new(16 * WASM_PAGE, WASM_PAGE).expect("ticks");
+        Arc::new(Cpu::new(1, Arc::new(ticks)))
+    }
+
+    fn shop() -> AppKey {
+        ("shop".to_owned(), "/srv/shop".into())
+    }
+
+    #[test]
+    fn all_loads_of_an_app_have_one_share() {
+        let cpu = cpu();
+        let [first, second] = [100, 300].map(|weight| cpu.share(shop(), weight));
+        assert!(Arc::ptr_eq(&first, &second));
+        let other = cpu.share(("shop".to_owned(), "/srv/other".into()), 100);
+        assert!(other.account != first.account);
+        drop((first, second, other));
+        cpu.share(("wiki".to_owned(), PathBuf::new()), 100);
+        assert!(
+            cpu.shares.lock().expect("not poisoned").len() == 1,
+            "the others are gone"
+        );
     }
 }

@@ -79,6 +79,11 @@ impl<T> Fair<T> {
         }
     }
 
+    /// Gives an account another weight from here on.
+    pub(crate) fn set_weight(&mut self, id: AccountId, weight: u32) {
+        self.accounts[id.0].weight = weight.max(1);
+    }
+
     /// The end of an account that has no slots and no waiters.
     pub(crate) fn close(&mut self, id: AccountId) {
         self.unused.push(id);

@@ -29,7 +29,6 @@ use self::reply::{
 };
 use crate::log::Log;
 use crate::peer::Peer;
-use crate::rate::Rate;
 use crate::route::Found;
 use crate::run::Server;
 use crate::runner::Runner;
@@ -164,7 +163,7 @@ async fn decide<R: Runner>(
             return Ok(own(record, StatusCode::INTERNAL_SERVER_ERROR, None));
         }
     }
-    if let Some(Err(wait)) = generation.rate.as_ref().map(Rate::take) {
+    if let Err(wait) = site.rate().take(generation.limits.rate) {
         record.head = Some(head);
         return Ok(too_many(record, wait));
     }

@@ -8,34 +8,33 @@ use tokio::time::Instant;
 /// Seconds' worth of requests that may come at once after a quiet time.
 const BURST: f64 = 2.0;
 
-/// Requests that an app may still get. Refilled as time goes.
-#[derive(Debug)]
+/// Requests that an app has had and has not paid for with time yet. Its limit comes with each request: that may change,
+/// and what was had before counts then as well.
+#[derive(Debug, Default)]
 pub(crate) struct Rate {
-    per_second: f64,
-    /// What there was, and when that was looked at.
-    left: Mutex<(f64, Instant)>,
+    /// How many, and when that was looked at.
+    had: Mutex<Option<(f64, Instant)>>,
 }
 
 impl Rate {
-    /// `None` for no limit, which is what 0 stands for.
-    pub(crate) fn new(per_second: u32) -> Option<Self> {
-        let per_second = f64::from(per_second);
-        (per_second > 0.0).then(|| Self {
-            per_second,
-            left: Mutex::new((per_second * BURST, Instant::now())),
-        })
-    }
-
-    /// Takes a request, or says when to ask again.
-    pub(crate) fn take(&self) -> Result<(), Duration> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let gained = (now - left.1).as_secs_f64() * self.per_second;
-        *left = ((left.0 + gained).min(self.per_second * BURST), now);
-        if left.0 < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - left.0) / self.per_second));
+    /// Takes one of `per_second` requests, or says when to ask again. 0 stands for no limit.
+    pub(crate) fn take(&self, per_second: u32) -> Result<(), Duration> {
+        if per_second == 0 {
+            return Ok(());
         }
-        left.0 -= 1.0;
+        let per_second = f64::from(per_second);
+        let most = per_second * BURST;
+        let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let left = had.map_or(0.0, |(had, then)| had - (now - then).as_secs_f64() * per_second);
+        // Whoever had more under a higher limit is not made to wait for all of it.
+        let left = left.clamp(0.0, most);
+        let more = left + 1.0;
+        if more > most {
+            *had = Some((left, now));
+            return Err(Duration::from_secs_f64((more - most) / per_second));
+        }
+        *had = Some((more, now));
         Ok(())
     }
 }
@@ -44,28 +43,38 @@ impl Rate {
 mod tests {
     use super::*;
 
-    fn taken(rate: &Rate) -> usize {
-        (0..1000).take_while(|_| rate.take().is_ok()).count()
+    fn taken(rate: &Rate, per_second: u32) -> usize {
+        (0..1000).take_while(|_| rate.take(per_second).is_ok()).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_goes_through_and_then_so_many_a_second() {
-        let rate = Rate::new(10).expect("a limit");
-        assert_eq!(taken(&rate), 20);
+        let rate = Rate::default();
+        assert_eq!(taken(&rate, 10), 20);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(taken(&rate), 10);
+        assert_eq!(taken(&rate, 10), 10);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(taken(&rate), 20);
+        assert_eq!(taken(&rate, 10), 20);
+        assert_eq!(taken(&rate, 0), 1000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_refused_hears_when_there_is_room() {
-        let rate = Rate::new(2).expect("a limit");
-        taken(&rate);
-        let wait = rate.take().expect_err("too many");
+        let rate = Rate::default();
+        taken(&rate, 2);
+        let wait = rate.take(2).expect_err("too many");
         assert_eq!(wait, Duration::from_millis(500));
         tokio::time::advance(wait).await;
-        assert_eq!(rate.take(), Ok(()));
-        assert!(rate.take().is_err());
+        assert_eq!(rate.take(2), Ok(()));
+        assert!(rate.take(2).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_limit_leaves_what_was_had() {
+        let rate = Rate::default();
+        assert_eq!(taken(&rate, 10), 20);
+        assert_eq!(taken(&rate, 100), 180);
+        let wait = rate.take(10).expect_err("too many");
+        assert_eq!(wait, Duration::from_millis(100));
     }
 }

@@ -18,7 +18,6 @@ pub struct Generation<R: Runner> {
     pub(crate) pool: Arc<Pool<R>>,
     pub(crate) limits: Limits,
     pub(crate) statics: StaticFiles,
-    pub(crate) rate: Option<Rate>,
     pub(crate) compress: Option<Compress>,
 }
 
@@ -31,7 +30,6 @@ impl<R: Runner> Generation<R> {
         compress: Option<Compress>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            rate: Rate::new(limits.rate),
             pool,
             limits,
             statics,
@@ -47,6 +45,7 @@ pub struct Site<R: Runner> {
     /// Generations that may still have requests.
     retired: Mutex<Vec<Weak<Generation<R>>>>,
     traffic: Arc<Traffic>,
+    rate: Rate,
     books: Mutex<Books>,
 }
 
@@ -119,6 +118,7 @@ impl<R: Runner> Site<R> {
             }),
             retired: Mutex::default(),
             traffic: Arc::default(),
+            rate: Rate::default(),
             books: Mutex::default(),
         })
     }
@@ -207,6 +207,11 @@ impl<R: Runner> Site<R> {
     /// Where its requests are counted as their replies end.
     pub(crate) fn traffic(&self) -> &Arc<Traffic> {
         &self.traffic
+    }
+
+    /// What it has had of `limits.rate`, whichever load had it.
+    pub(crate) fn rate(&self) -> &Rate {
+        &self.rate
     }
 
     pub(crate) fn glance(&self) -> Glance {
