@@ -82,6 +82,7 @@ pub(crate) fn spec(config: &Config) -> AppSpec {
 pub(crate) fn limits(limits: &wasgi_config::Limits) -> Limits {
     Limits {
         time: limits.time,
+        cpu: (!limits.cpu.is_zero()).then_some(limits.cpu),
         start: limits.start_time,
         slow: (!limits.slow.is_zero()).then_some(limits.slow),
         memory: limits.memory,

@@ -27,6 +27,7 @@ int32_t host_file_lock_test(int64_t device, int64_t inode, int64_t start, int64_
 /* Results of interrupt_reason. */
 #define WASGI_TIME_LIMIT 0
 #define WASGI_KILLED 1
+#define WASGI_CPU_LIMIT 2
 
 /* Flags of reply_body. */
 #define WASGI_REPLY_LAST 1

@@ -197,6 +197,8 @@ impl Listen {
 pub struct Limits {
     /// `time`: wall clock per request.
     pub time: Duration,
+    /// `cpu`: time that Python may run per request; zero for no limit.
+    pub cpu: Duration,
     /// `slow`: wall clock of a request until the log has its Python stack; zero for never.
     pub slow: Duration,
     /// `start-time`: wall clock for starting Python and importing the app.
@@ -247,6 +249,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(30),
+            cpu: Duration::ZERO,
             slow: Duration::ZERO,
             start_time: Duration::from_secs(60),
             memory: 256 << 20,

@@ -39,6 +39,14 @@ pub const LIMITS: &[LimitKey] = &[
         set: |limits, value| limits.time = ms(value),
     },
     LimitKey {
+        name: "cpu",
+        default: "0s",
+        help: "Time that Python may run per request, waits left out; then it gets an exception and the client a 504; 0s for no limit",
+        unit: Unit::Time,
+        range: (0, DAY),
+        set: |limits, value| limits.cpu = ms(value),
+    },
+    LimitKey {
         name: "slow",
         default: "0s",
         help: "Wall clock of a request until the log has its Python stack, once; it goes on; 0s is never",
@@ -306,6 +314,7 @@ mod tests {
     fn the_defaults_told_are_the_defaults_used() {
         let mut limits = Limits {
             time: ms(1),
+            cpu: ms(1),
             slow: ms(1),
             start_time: ms(1),
             memory: 1,

@@ -129,6 +129,7 @@ fn the_most_file_means_what_it_says() {
     let seconds = Duration::from_secs;
     let limits = Limits {
         time: Duration::from_millis(500),
+        cpu: Duration::from_millis(250),
         slow: seconds(2),
         start_time: seconds(120),
         memory: 1 << 30,

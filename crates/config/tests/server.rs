@@ -350,3 +350,19 @@ fn an_owners_log_is_in_a_folder_that_the_app_may_write_to() {
         assert!(said.contains(line), "{line} in {said}");
     }
 }
+
+#[test]
+fn caps_hold_for_limits_that_are_off_by_default() {
+    let folder = Folder::new();
+    let server = folder.server(&format!("{APPS}[caps]\ncpu = \"2s\"\n")).unwrap();
+    let least = folder.app(&server, "a", LEAST).unwrap().config.limits;
+    assert_eq!(least.cpu, Duration::from_secs(2));
+    let typed = |limits: &str| folder.app(&server, "a", &format!("{LEAST}[limits]\n{limits}"));
+    let lower = typed("cpu = \"1s\"\n").unwrap().config.limits;
+    assert_eq!(lower.cpu, Duration::from_secs(1));
+    assert_eq!(
+        typed("cpu = \"0s\"\n").unwrap_err(),
+        "a/app.toml:4: limits.cpu: 0ms passes the operator's cap of 2s\n\
+         hint: write \"2s\" or less, or leave it out"
+    );
+}

@@ -30,6 +30,7 @@ pub(crate) const REPLY_LAST: i32 = 1;
 pub(crate) mod reason {
     pub(crate) const TIME_LIMIT: i32 = 0;
     pub(crate) const KILLED: i32 = 1;
+    pub(crate) const CPU_LIMIT: i32 = 2;
 }
 
 /// Result of a call when all went well.
@@ -128,6 +129,7 @@ mod tests {
         for (name, number, words) in [
             ("WASGI_TIME_LIMIT", reason::TIME_LIMIT, "time limit"),
             ("WASGI_KILLED", reason::KILLED, "killed by the operator"),
+            ("WASGI_CPU_LIMIT", reason::CPU_LIMIT, "limit of CPU time"),
             ("WASGI_BAD_STATUS", refusal::BAD_STATUS, "bad status"),
             ("WASGI_BAD_NAME", refusal::BAD_NAME, "bad field name"),
             ("WASGI_BAD_VALUE", refusal::BAD_VALUE, "bad field\nvalue"),

@@ -125,6 +125,9 @@ pub enum Failure {
     /// The request ran into `limits.time`.
     #[error("time limit reached")]
     TimeLimit,
+    /// The request ran into `limits.cpu`.
+    #[error("limit of CPU time reached")]
+    CpuLimit,
     /// The operator has ended it.
     #[error("the operator has ended the request")]
     Killed,

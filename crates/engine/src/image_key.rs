@@ -217,6 +217,7 @@ impl Digest {
             memory,
             temp: _,
             open_files: _,
+            cpu: _,
         } = limits;
         for limit in [time, grace, start] {
             self.time(*limit);

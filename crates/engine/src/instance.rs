@@ -88,6 +88,9 @@ pub enum WhyNot {
     /// Its request ran into [`Limits::time`](crate::Limits::time).
     #[error("time limit of {0:?} reached")]
     TimeLimit(Duration),
+    /// Its request ran into [`Limits::cpu`](crate::Limits::cpu).
+    #[error("limit of {0:?} of CPU time reached")]
+    CpuLimit(Duration),
     /// The operator has ended its request.
     #[error("the operator has ended its request")]
     Killed,
@@ -193,13 +196,16 @@ impl Instance {
         let length = begin(
             self.store.data_mut(),
             request,
-            TimeLimit::new(limits.time, limits.grace).slow(limits.slow),
+            TimeLimit::new(limits.time, limits.grace)
+                .cpu(limits.cpu)
+                .slow(limits.slow),
         );
         let (result, cpu) = call(self.app.engine(), &mut self.store, &self.handle, length as i32).await;
         match &result {
             Err(End::TimeLimit) => {
                 let after = match self.store.data().limit.struck() {
                     Some(Reason::Killed) => "the operator had ended it",
+                    Some(Reason::CpuLimit) => "its limit of CPU time",
                     Some(Reason::TimeLimit) | None => "its time limit",
                 };
                 let what = format!("was stopped {:?} after {after}", limits.grace);
@@ -241,6 +247,7 @@ impl Instance {
         if let Some(reason) = struck {
             why_not = Some(match reason {
                 Reason::TimeLimit => WhyNot::TimeLimit(limits.time),
+                Reason::CpuLimit => WhyNot::CpuLimit(limits.cpu.unwrap_or_default()),
                 Reason::Killed => WhyNot::Killed,
             });
         } else if refused {

@@ -113,6 +113,8 @@ impl Quota {
 pub struct Limits {
     /// Wall clock per request; at its end Python gets an exception and the client a 504.
     pub time: Duration,
+    /// For how long the guest may run per request, waits left out; beyond, the same.
+    pub cpu: Option<Duration>,
     /// How long after that Python may unwind before the instance is stopped.
     pub grace: Duration,
     /// Wall clock for starting Python and importing the app.
@@ -136,6 +138,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(30),
+            cpu: None,
             grace: Duration::from_secs(1),
             start: Duration::from_secs(60),
             slow: None,

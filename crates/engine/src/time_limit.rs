@@ -1,5 +1,5 @@
 //! The end of a call into the guest before its time, in two stages: an exception in Python, then the end of the instance.
-//! The time limit brings it, or the operator.
+//! The time limit brings it, the limit of CPU time, or the operator.
 
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -20,6 +20,8 @@ pub(crate) struct TimeLimit {
     strike: Instant,
     /// The instance is stopped from here on.
     stop: Instant,
+    /// Python gets an exception when it has run for so long.
+    cpu: Option<Duration>,
     /// From here on, after this long, the log is told where it is.
     pub(crate) slow: Option<(Instant, Duration)>,
     /// How long after the first stage the second comes.
@@ -34,6 +36,8 @@ pub(crate) enum Reason {
     TimeLimit,
     /// The operator has ended it.
     Killed,
+    /// It has run for too long.
+    CpuLimit,
 }
 
 impl Reason {
@@ -42,6 +46,7 @@ impl Reason {
         match self {
             Reason::TimeLimit => abi::reason::TIME_LIMIT,
             Reason::Killed => abi::reason::KILLED,
+            Reason::CpuLimit => abi::reason::CPU_LIMIT,
         }
     }
 
@@ -50,6 +55,7 @@ impl Reason {
         match self {
             Reason::TimeLimit => Failure::TimeLimit,
             Reason::Killed => Failure::Killed,
+            Reason::CpuLimit => Failure::CpuLimit,
         }
     }
 }
@@ -76,10 +82,17 @@ impl TimeLimit {
         Self {
             strike,
             stop: strike + grace,
+            cpu: None,
             slow: None,
             grace,
             struck: None,
         }
+    }
+
+    /// The call may run for `cpu`, waits left out.
+    pub(crate) fn cpu(mut self, cpu: Option<Duration>) -> Self {
+        self.cpu = cpu;
+        self
     }
 
     /// The log is told where a call is that takes longer than `slow`.
@@ -184,10 +197,13 @@ pub(crate) fn check(mut store: StoreContextMut<'_, Guest>, now: Instant) -> wasm
         tell_cost(track, &store.as_context());
     }
     if limit.struck.is_none() {
+        let has_run = |cpu| store.data().turns.spent() >= cpu;
         if track.is_some_and(|track| track.is_killed()) {
             strike(&mut store, Reason::Killed);
         } else if now >= limit.strike {
             strike(&mut store, Reason::TimeLimit);
+        } else if limit.cpu.is_some_and(has_run) {
+            strike(&mut store, Reason::CpuLimit);
         }
     }
     if let Some((when, slow)) = stack_log::due(store.data())

@@ -350,6 +350,7 @@ fn failed(record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut>
         Failure::Body(_) => {}
         Failure::BadReply(_)
         | Failure::TimeLimit
+        | Failure::CpuLimit
         | Failure::Killed
         | Failure::Exited(_)
         | Failure::Crashed(_)

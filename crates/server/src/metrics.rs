@@ -13,6 +13,8 @@ use wasgi_engine::{Report, RewindError, Rewound, WhyNot};
 pub enum Dropped {
     /// Its request ran into `limits.time`.
     TimeLimit,
+    /// Its request ran into `limits.cpu`.
+    CpuLimit,
     /// The operator ended its request.
     Killed,
     /// Its memory reached `limits.memory`.
@@ -42,8 +44,9 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    pub(crate) const ALL: [Dropped; 14] = [
+    pub(crate) const ALL: [Dropped; 15] = [
         Dropped::TimeLimit,
+        Dropped::CpuLimit,
         Dropped::Killed,
         Dropped::MemoryLimit,
         Dropped::Exited,
@@ -63,6 +66,7 @@ impl Dropped {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Dropped::TimeLimit => "time-limit",
+            Dropped::CpuLimit => "cpu-limit",
             Dropped::Killed => "killed",
             Dropped::MemoryLimit => "memory-limit",
             Dropped::Exited => "exited",
@@ -82,6 +86,7 @@ impl Dropped {
     fn words(self) -> &'static str {
         match self {
             Dropped::TimeLimit => "at the time limit",
+            Dropped::CpuLimit => "at the limit of CPU time",
             Dropped::Killed => "ended by the operator",
             Dropped::MemoryLimit => "at the memory limit",
             Dropped::Exited => "ended by the app",
@@ -103,6 +108,7 @@ impl From<&WhyNot> for Dropped {
     fn from(why: &WhyNot) -> Self {
         match why {
             WhyNot::TimeLimit(_) => Dropped::TimeLimit,
+            WhyNot::CpuLimit(_) => Dropped::CpuLimit,
             WhyNot::Killed => Dropped::Killed,
             WhyNot::MemoryLimit { .. } => Dropped::MemoryLimit,
             WhyNot::Exited(_) => Dropped::Exited,
@@ -356,14 +362,14 @@ mod tests {
         assert_eq!(
             metrics.figures().to_string(),
             "requests: 3 (0.006 s of CPU); rewinds: 2 (98 pages, 0.004 s); instances: 2 started, 1 of them from the \
-             snapshot; dropped: 2 at the time limit, 2 ended by the operator, 2 at the memory limit, 2 ended by the app, 2 crashed, 2 after \
+             snapshot; dropped: 2 at the time limit, 2 at the limit of CPU time, 2 ended by the operator, 2 at the memory limit, 2 ended by the app, 2 crashed, 2 after \
              max-requests, 2 after max-lifetime, 2 at max-memory, 2 idle, 2 for others' memory, 3 grown past the snapshot, 2 without a snapshot, 2 not rewound, 2 changed after a \
              rewind"
         );
-        assert_eq!(metrics.figures().dropped[10], (Dropped::Grown, 3));
+        assert_eq!(metrics.figures().dropped[11], (Dropped::Grown, 3));
         let mut twice = metrics.figures();
         twice += metrics.figures();
-        assert_eq!((twice.requests, twice.pages, twice.dropped[10].1), (6, 196, 6));
+        assert_eq!((twice.requests, twice.pages, twice.dropped[11].1), (6, 196, 6));
     }
 
     #[test]

@@ -18,10 +18,15 @@ class Killed(BaseException):
     the client has a 503."""
 
 
+class CpuLimit(TimeLimit):
+    """The request has run into ``limits.cpu``: a TimeLimit of which waits are not a part."""
+
+
 # By what interrupt_reason() tells.
 _REASONS = {
     0: (TimeLimit, "the request took longer than limits.time"),
     1: (Killed, "the operator has ended the request"),
+    2: (CpuLimit, "the request ran for longer than limits.cpu"),
 }
 
 

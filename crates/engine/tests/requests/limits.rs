@@ -1,9 +1,10 @@
 //! Time and memory: the client hears at once, Python knows where it was, the neighbour goes on.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wasgi_engine::Failure;
+use wasgi_engine::{Failure, WhyNot};
 
 use crate::site::*;
 
@@ -84,6 +85,37 @@ async fn a_wait_for_a_slow_client_meets_the_time_limit() {
         3,
     )
     .await;
+}
+
+#[tokio::test]
+async fn who_runs_for_too_long_is_ended_and_who_waits_is_not() {
+    let limit = Duration::from_millis(200);
+    let code = unwinding(
+        "time.sleep(1)
+        if environ['PATH_INFO'] == '/runs':
+            while True: pass
+        return []",
+    );
+    let site = site(&code, |spec| {
+        spec.limits.cpu = Some(limit);
+        spec.limits.grace = Duration::from_secs(20);
+    });
+    let mut instance = site.app.start().await.expect("starts");
+    let seen = Arc::<Mutex<Seen>>::default();
+    let report = instance.handle(get("/sleeps", &seen)).await;
+    assert!(report.reusable && report.cpu < limit, "{report:?}");
+    assert!(seen.lock().expect("seen").finished);
+
+    let seen = Arc::<Mutex<Seen>>::default();
+    let report = instance.handle(get("/runs", &seen)).await;
+    assert_eq!(report.why_not, Some(WhyNot::CpuLimit(limit)));
+    assert!(report.cpu >= limit, "{report:?}");
+    let failure = seen.lock().expect("seen").failure.clone();
+    assert_eq!(failure.expect("failure").0, Failure::CpuLimit);
+    let log = site.log.text();
+    let told = "r1: wasgi.limit.CpuLimit: the request ran for longer than limits.cpu";
+    assert!(log.contains(told), "{log}");
+    assert_eq!(log.matches("r1: unwound").count(), 2, "{log}");
 }
 
 #[tokio::test]

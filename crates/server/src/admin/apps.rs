@@ -67,7 +67,11 @@ pub(super) fn kills(glance: &Glance) -> u64 {
     let killed = dropped.filter(|(why, _)| {
         matches!(
             why,
-            Dropped::TimeLimit | Dropped::Killed | Dropped::MemoryLimit | Dropped::Crashed
+            Dropped::TimeLimit
+                | Dropped::CpuLimit
+                | Dropped::Killed
+                | Dropped::MemoryLimit
+                | Dropped::Crashed
         )
     });
     killed.map(|(_, count)| count).sum()

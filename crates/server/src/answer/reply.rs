@@ -259,7 +259,7 @@ pub(super) fn status(failure: &Failure) -> Option<StatusCode> {
             Some(StatusCode::INTERNAL_SERVER_ERROR)
         }
         Failure::NotStarted(_) | Failure::Killed => Some(StatusCode::SERVICE_UNAVAILABLE),
-        Failure::TimeLimit => Some(StatusCode::GATEWAY_TIMEOUT),
+        Failure::TimeLimit | Failure::CpuLimit => Some(StatusCode::GATEWAY_TIMEOUT),
         Failure::Body(BodyError::TooLarge) => Some(StatusCode::PAYLOAD_TOO_LARGE),
         Failure::Body(BodyError::TimedOut) => Some(StatusCode::REQUEST_TIMEOUT),
         Failure::Body(BodyError::PeerGone) => None,

@@ -278,6 +278,7 @@ async fn a_failure_becomes_a_status_and_within_a_reply_cuts_the_connection() {
         (Failure::App, "500"),
         (Failure::BadReply("no".to_owned()), "500"),
         (Failure::TimeLimit, "504"),
+        (Failure::CpuLimit, "504"),
         (Failure::Killed, "503"),
         (Failure::Exited(1), "500"),
         (Failure::Crashed("stack".to_owned()), "500"),
