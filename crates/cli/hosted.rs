@@ -1,5 +1,7 @@
 //! The engine's app as the server's runner.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
 use wasgi_config::Isolation;
 use wasgi_engine::{App, Instance, Report, Request, RewindError, Rewound, StartError};
@@ -51,6 +53,10 @@ impl Runner for Hosted {
 
     fn memory(instance: &mut Instance) -> u64 {
         instance.memory()
+    }
+
+    fn cpu_wait(&self) -> Option<Duration> {
+        self.app.cpu_wait()
     }
 
     async fn renew(&self, instance: &mut Instance) -> Result<Option<Rewound>, RewindError> {

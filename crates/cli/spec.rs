@@ -83,6 +83,7 @@ pub(crate) fn limits(limits: &wasgi_config::Limits) -> Limits {
     Limits {
         time: limits.time,
         cpu: (!limits.cpu.is_zero()).then_some(limits.cpu),
+        cpu_per_minute: (!limits.cpu_per_minute.is_zero()).then_some(limits.cpu_per_minute),
         start: limits.start_time,
         slow: (!limits.slow.is_zero()).then_some(limits.slow),
         memory: limits.memory,

@@ -27,6 +27,11 @@ struct Tenants {
 
 impl Tenants {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more limits of the attacker's.
+    fn start_with(limits: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder for the test");
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("write");
         for name in ["victim", "hostile"] {
@@ -50,7 +55,7 @@ impl Tenants {
             "tenants/hostile/app.toml",
             &format!(
                 "[app]\nwsgi-file = \"app.py\"\nworkers = 4\n[limits]\ntime = \"{LIMIT}\"\nmemory = \"96MiB\"\n\
-                 temp = \"4MiB\"\ntemp-files = 40\nopen-files = 100\nreply-size = \"1MiB\"\nwrite-time = \"2s\"\n\
+                 temp = \"4MiB\"\ntemp-files = 40\nopen-files = 100\nreply-size = \"1MiB\"\nwrite-time = \"2s\"\n{limits}\
                  [files]\n\"/data\" = {{ path = \"data\", write = true, quota = \"4MiB\", max-files = 40 }}\n"
             ),
         );
@@ -154,6 +159,18 @@ fn time_and_memory_of_a_neighbour_are_its_own() {
     assert_eq!(tenants.attack("/recursion"), "RecursionError");
     let said = tenants.while_victim_is_served(|hostile| hostile.get("/c_recursion").status());
     assert!(matches!(said, 200 | 500 | 504), "{said}");
+}
+
+#[test]
+fn who_burns_the_cpu_is_refused_once_its_minute_is_used_up() {
+    let tenants = Tenants::start_with("cpu-per-minute = \"4s\"\n");
+    let statuses = tenants.attack_with_all("/cpu");
+    assert!(
+        statuses.iter().all(|status| matches!(status, 504 | 429)),
+        "{statuses:?}"
+    );
+    assert_eq!(tenants.attack_with_all("/cpu"), [429; 4]);
+    tenants.while_victim_is_served(|hostile| hostile.get("/chance").expect(429));
 }
 
 #[test]

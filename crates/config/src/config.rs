@@ -199,6 +199,8 @@ pub struct Limits {
     pub time: Duration,
     /// `cpu`: time that Python may run per request; zero for no limit.
     pub cpu: Duration,
+    /// `cpu-per-minute`: time that the Python of all instances may run within a minute; zero for no limit.
+    pub cpu_per_minute: Duration,
     /// `slow`: wall clock of a request until the log has its Python stack; zero for never.
     pub slow: Duration,
     /// `start-time`: wall clock for starting Python and importing the app.
@@ -250,6 +252,7 @@ impl Default for Limits {
         Self {
             time: Duration::from_secs(30),
             cpu: Duration::ZERO,
+            cpu_per_minute: Duration::ZERO,
             slow: Duration::ZERO,
             start_time: Duration::from_secs(60),
             memory: 256 << 20,

@@ -47,6 +47,15 @@ pub const LIMITS: &[LimitKey] = &[
         set: |limits, value| limits.cpu = ms(value),
     },
     LimitKey {
+        name: "cpu-per-minute",
+        default: "0s",
+        help: "Time that Python may run within a minute, of all workers; then requests get a 429; 0s for no limit",
+        unit: Unit::Time,
+        // A minute on each of many cores.
+        range: (0, 24 * HOUR),
+        set: |limits, value| limits.cpu_per_minute = ms(value),
+    },
+    LimitKey {
         name: "slow",
         default: "0s",
         help: "Wall clock of a request until the log has its Python stack, once; it goes on; 0s is never",
@@ -315,6 +324,7 @@ mod tests {
         let mut limits = Limits {
             time: ms(1),
             cpu: ms(1),
+            cpu_per_minute: ms(1),
             slow: ms(1),
             start_time: ms(1),
             memory: 1,

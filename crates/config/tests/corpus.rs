@@ -130,6 +130,7 @@ fn the_most_file_means_what_it_says() {
     let limits = Limits {
         time: Duration::from_millis(500),
         cpu: Duration::from_millis(250),
+        cpu_per_minute: Duration::from_secs(10),
         slow: seconds(2),
         start_time: seconds(120),
         memory: 1 << 30,

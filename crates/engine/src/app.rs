@@ -109,7 +109,7 @@ impl Engine {
         let key = (spec.name.clone(), root.unwrap_or_default());
         let shared = Shared {
             engine: self.clone(),
-            cpu: self.cpu.share(key, spec.weight),
+            cpu: Arc::new(self.cpu.share(key, spec.weight, spec.limits.cpu_per_minute)),
             temp: Arc::new(Total::new(spec.limits.temp)),
             spec,
             log,
@@ -128,6 +128,11 @@ impl App {
     /// The app's name, as its spec has it.
     pub fn name(&self) -> &str {
         &self.shared.spec.name
+    }
+
+    /// How long until the app may run again, if it has run for [`Limits::cpu_per_minute`](crate::Limits::cpu_per_minute).
+    pub fn cpu_wait(&self) -> Option<Duration> {
+        self.shared.cpu.wait(Instant::now())
     }
 
     /// Makes an instance with the app in it. The first call starts Python, imports the app and takes its snapshot, or finds

@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::fair::{AccountId, Fair};
+use crate::minute::Minute;
 use crate::ticks::Ticks;
 
 /// How long a guest keeps its slot and its thread while others may wait for them: less than a tick, so that one that goes
@@ -25,7 +26,7 @@ const TURN: Duration = Duration::from_millis(4);
 pub(crate) struct Cpu {
     fair: Mutex<Fair<Waiter>>,
     ticks: Arc<Ticks>,
-    shares: Mutex<HashMap<AppKey, Weak<CpuShare>>>,
+    accounts: Mutex<HashMap<AppKey, Arc<CpuAccount>>>,
 }
 
 /// Tells one app's loads from those of others: its name, and its folder.
@@ -42,25 +43,48 @@ impl Cpu {
         Self {
             fair: Mutex::new(Fair::new(slots)),
             ticks,
-            shares: Mutex::default(),
+            accounts: Mutex::default(),
         }
     }
 
-    /// The share of an app, with `weight` from here on: one for all of its loads, so that a load anew does not make up for
-    /// what those before have had.
-    pub(crate) fn share(self: &Arc<Self>, app: AppKey, weight: u32) -> Arc<CpuShare> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get(&app).and_then(Weak::upgrade) {
-            self.fair().set_weight(share.account, weight);
-            return share;
-        }
-        shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(CpuShare {
+    /// What a load of an app gets: a share by `weight`, and `per_minute`. The account is one for all of its loads, so that
+    /// a load anew does not make up for what those before have had.
+    pub(crate) fn share(
+        self: &Arc<Self>,
+        app: AppKey,
+        weight: u32,
+        per_minute: Option<Duration>,
+    ) -> CpuShare {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fair = self.fair();
+        let account = match accounts.get(&app) {
+            Some(account) => account.clone(),
+            None => {
+                let now = Instant::now();
+                // What an app that is gone has had is remembered for as long as it would count.
+                accounts.retain(|_, account| {
+                    let stays =
+                        Arc::strong_count(account) > 1 || account.minute().total(now) > Duration::ZERO;
+                    if !stays {
+                        fair.close(account.id);
+                    }
+                    stays
+                });
+                let account = Arc::new(CpuAccount {
+                    id: fair.open(weight),
+                    minute: Mutex::new(Minute::new(now)),
+                });
+                accounts.insert(app, account.clone());
+                account
+            }
+        };
+        fair.set_weight(account.id, weight);
+        drop(fair);
+        CpuShare {
             cpu: self.clone(),
-            account: self.fair().open(weight),
-        });
-        shares.insert(app, Arc::downgrade(&share));
-        share
+            account,
+            per_minute,
+        }
     }
 
     fn fair(&self) -> MutexGuard<'_, Fair<Waiter>> {
@@ -68,16 +92,40 @@ impl Cpu {
     }
 }
 
-/// What one app gets of the CPU.
-pub(crate) struct CpuShare {
-    cpu: Arc<Cpu>,
-    account: AccountId,
+/// What one app has had of the CPU, with all of its loads.
+struct CpuAccount {
+    id: AccountId,
+    /// Of three locks, this one is taken last.
+    minute: Mutex<Minute>,
 }
 
-impl Drop for CpuShare {
-    fn drop(&mut self) {
-        // Whoever holds a slot or waits for one has a reference to this.
-        self.cpu.fair().close(self.account);
+impl CpuAccount {
+    fn minute(&self) -> MutexGuard<'_, Minute> {
+        self.minute.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one load of an app gets of the CPU.
+pub(crate) struct CpuShare {
+    cpu: Arc<Cpu>,
+    account: Arc<CpuAccount>,
+    per_minute: Option<Duration>,
+}
+
+impl CpuShare {
+    /// How long until the app may have more, if it has had `per_minute`.
+    pub(crate) fn wait(&self, now: Instant) -> Option<Duration> {
+        let free_at = self.account.minute().free_at(now, self.per_minute?)?;
+        Some(free_at.saturating_duration_since(now))
+    }
+
+    /// Counts what was used until `now`. Who has used up its minute stands back.
+    fn charge(&self, fair: &mut Fair<Waiter>, now: Instant, used: Duration) {
+        let mut minute = self.account.minute();
+        minute.add(now, used);
+        let free_at = self.per_minute.and_then(|most| minute.free_at(now, most));
+        fair.charge(self.account.id, used);
+        fair.stand_back(self.account.id, free_at);
     }
 }
 
@@ -153,9 +201,9 @@ impl Turns {
         if slice.phase != Phase::Runs {
             return false;
         }
-        let account = self.share.account;
-        fair.charge(account, slice.count(now));
-        let is_over = now.saturating_duration_since(slice.turn) >= TURN || fair.is_ahead(account);
+        let account = self.share.account.id;
+        self.share.charge(&mut fair, now, slice.count(now));
+        let is_over = now.saturating_duration_since(slice.turn) >= TURN || fair.is_ahead(account, now);
         if !is_over {
             fair.go_on(account);
         }
@@ -186,7 +234,7 @@ impl Turns {
 
     /// Begins a slice, if there is a slot. Otherwise `waker` is told when there is.
     fn enter(self: &Arc<Self>, waker: &Waker) -> bool {
-        let (cpu, account) = (&self.share.cpu, self.share.account);
+        let (cpu, account) = (&self.share.cpu, self.share.account.id);
         let mut fair = cpu.fair();
         let mut slice = self.slice();
         match slice.phase {
@@ -217,10 +265,10 @@ impl Turns {
     /// Ends a slice. With a waker, and if it gave way, it waits for the next at once.
     fn leave(self: &Arc<Self>, waker: Option<&Waker>) {
         let now = Instant::now();
-        let account = self.share.account;
+        let account = self.share.account.id;
         let mut fair = self.share.cpu.fair();
         let mut slice = self.slice();
-        fair.charge(account, slice.count(now));
+        self.share.charge(&mut fair, now, slice.count(now));
         let gave_way = std::mem::take(&mut slice.gives_way);
         slice.phase = Phase::Away;
         if let Some(waker) = waker.filter(|_| gave_way) {
@@ -228,7 +276,7 @@ impl Turns {
             fair.wait(account, self.waiter(waker));
         }
         drop(slice);
-        hand_over(fair, account);
+        hand_over(fair, account, now);
     }
 
     fn waiter(self: &Arc<Self>, waker: &Waker) -> Waiter {
@@ -254,8 +302,8 @@ impl Slice {
 }
 
 /// Gives back a slot of an account to whoever is next.
-fn hand_over(mut fair: MutexGuard<'_, Fair<Waiter>>, account: AccountId) {
-    let next = fair.release(account);
+fn hand_over(mut fair: MutexGuard<'_, Fair<Waiter>>, account: AccountId, now: Instant) {
+    let next = fair.release(account, now);
     if let Some(Waiter { turns, waker }) = next {
         turns.slice().phase = Phase::Granted;
         drop(fair);
@@ -274,11 +322,11 @@ impl Drop for Leave<'_> {
         match phase {
             Phase::Away => {}
             Phase::Waits => {
-                let waiter = fair.withdraw(share.account, |waiter| Arc::ptr_eq(&waiter.turns, turns));
+                let waiter = fair.withdraw(share.account.id, |waiter| Arc::ptr_eq(&waiter.turns, turns));
                 drop(fair);
                 drop(waiter);
             }
-            Phase::Granted | Phase::Runs => hand_over(fair, share.account),
+            Phase::Granted | Phase::Runs => hand_over(fair, share.account.id, Instant::now()),
         }
     }
 }
@@ -298,17 +346,35 @@ mod tests {
     }
 
     #[test]
-    fn all_loads_of_an_app_have_one_share() {
+    fn all_loads_of_an_app_have_one_account() {
         let cpu = cpu();
-        let [first, second] = [100, 300].map(|weight| cpu.share(shop(), weight));
-        assert!(Arc::ptr_eq(&first, &second));
-        let other = cpu.share(("shop".to_owned(), "/srv/other".into()), 100);
-        assert!(other.account != first.account);
+        let [first, second] = [100, 300].map(|weight| cpu.share(shop(), weight, None));
+        assert!(Arc::ptr_eq(&first.account, &second.account));
+        let other = cpu.share(("shop".to_owned(), "/srv/other".into()), 100, None);
+        assert!(!Arc::ptr_eq(&other.account, &first.account));
         drop((first, second, other));
-        cpu.share(("wiki".to_owned(), PathBuf::new()), 100);
-        assert!(
-            cpu.shares.lock().expect("not poisoned").len() == 1,
-            "the others are gone"
-        );
+        drop(cpu.share(("wiki".to_owned(), PathBuf::new()), 100, None));
+        let known = cpu.accounts.lock().expect("not poisoned").len();
+        assert_eq!(known, 1, "the others are gone");
+    }
+
+    #[test]
+    fn a_minute_outlives_the_load_that_has_had_it() {
+        let (cpu, now) = (cpu(), Instant::now());
+        let most = Some(Duration::from_secs(2));
+        let share = cpu.share(shop(), 100, most);
+        share.charge(&mut cpu.fair(), now, Duration::from_millis(1_900));
+        assert_eq!(share.wait(now), None);
+        share.charge(&mut cpu.fair(), now, Duration::from_millis(100));
+        let wait = share.wait(now).expect("it has had two seconds");
+        assert!((59..=60).contains(&wait.as_secs()), "{wait:?}");
+        drop(share);
+        drop(cpu.share(("wiki".to_owned(), PathBuf::new()), 100, None));
+        let again = cpu.share(shop(), 100, most);
+        assert!(again.wait(now).is_some());
+        assert_eq!(again.wait(now + wait), None);
+        // Another limit holds at once, for what was had before as well.
+        let more = cpu.share(shop(), 100, Some(Duration::from_secs(3)));
+        assert_eq!(more.wait(now), None);
     }
 }

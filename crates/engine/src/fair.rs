@@ -5,9 +5,11 @@
 //! smallest. One that begins to wait after it was idle starts a little before the queue's own virtual time, which is that
 //! of the slice begun furthest ahead: it is served next, is not held up in the midst of a short piece of work by those
 //! that go on and on, and cannot have saved up more than that.
+//!
+//! One that has used up what it may have in a minute **stands back**: it gets what the others leave.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The weight at which virtual time is time.
 const UNIT: u32 = 100;
@@ -21,7 +23,7 @@ const LAG: u64 = Duration::from_millis(100).as_nanos() as u64;
 /// slot at the next tick. Virtual time is only ever raised to this point, so nobody gets more than their share for it.
 const HEAD_START: u64 = Duration::from_millis(10).as_nanos() as u64;
 
-/// Slots, who waits for one, and what each account has used. Knows no clock: it is told what was used.
+/// Slots, who waits for one, and what each account has used. Knows no clock: it is told what was used, and what time it is.
 pub(crate) struct Fair<T> {
     slots: usize,
     free: usize,
@@ -41,6 +43,8 @@ pub(crate) struct AccountId(usize);
 struct Account<T> {
     weight: u32,
     virtual_time: u64,
+    /// Until when it stands back.
+    back_until: Option<Instant>,
     /// Slots it has.
     held: usize,
     /// First come, first served.
@@ -64,6 +68,7 @@ impl<T> Fair<T> {
         let account = Account {
             weight: weight.max(1),
             virtual_time: self.now,
+            back_until: None,
             held: 0,
             waiters: VecDeque::new(),
         };
@@ -139,23 +144,34 @@ impl<T> Fair<T> {
             (account.virtual_time.saturating_add(virtually)).max(self.now.saturating_sub(LAG));
     }
 
+    /// Has an account stand back until then.
+    pub(crate) fn stand_back(&mut self, id: AccountId, until: Option<Instant>) {
+        self.accounts[id.0].back_until = until;
+    }
+
+    /// The lower, the sooner it is its turn.
+    fn rank(&self, id: AccountId, now: Instant) -> (bool, u64) {
+        let account = &self.accounts[id.0];
+        let stands_back = account.back_until.is_some_and(|until| now < until);
+        (stands_back, account.virtual_time)
+    }
+
     /// Who has a slot goes on with it: as if a new slice began.
     pub(crate) fn go_on(&mut self, id: AccountId) {
         self.now = self.now.max(self.accounts[id.0].virtual_time);
     }
 
-    /// Whether another account waits that has had less.
-    pub(crate) fn is_ahead(&self, id: AccountId) -> bool {
-        let own = self.accounts[id.0].virtual_time;
-        self.waiting
-            .iter()
-            .any(|&other| other != id && self.accounts[other.0].virtual_time < own)
+    /// Whether another account waits whose turn it is.
+    pub(crate) fn is_ahead(&self, id: AccountId, now: Instant) -> bool {
+        let own = self.rank(id, now);
+        let mut waiting = self.waiting.iter();
+        waiting.any(|&other| other != id && self.rank(other, now) < own)
     }
 
     /// Gives a slot back. Who gets it, if anybody waits: it is theirs from here on.
-    pub(crate) fn release(&mut self, id: AccountId) -> Option<T> {
+    pub(crate) fn release(&mut self, id: AccountId, now: Instant) -> Option<T> {
         self.accounts[id.0].held -= 1;
-        let least = (0..self.waiting.len()).min_by_key(|&at| self.accounts[self.waiting[at].0].virtual_time);
+        let least = (0..self.waiting.len()).min_by_key(|&at| self.rank(self.waiting[at], now));
         let Some(at) = least else {
             self.free += 1;
             return None;
@@ -197,6 +213,7 @@ mod tests {
         fair: Fair<AccountId>,
         running: Vec<AccountId>,
         slices: Vec<usize>,
+        now: Instant,
     }
 
     impl Machine {
@@ -205,6 +222,7 @@ mod tests {
                 fair: Fair::new(slots),
                 running: Vec::new(),
                 slices: Vec::new(),
+                now: Instant::now(),
             }
         }
 
@@ -234,7 +252,7 @@ mod tests {
                     self.slices[id.0] += 1;
                     self.fair.charge(id, SLICE);
                     self.fair.wait(id, id);
-                    self.running.extend(self.fair.release(id));
+                    self.running.extend(self.fair.release(id, self.now));
                 }
             }
         }
@@ -267,9 +285,9 @@ mod tests {
         machine.run(100);
         assert!(machine.fair.wait(light, light), "asks for a slot");
         machine.fair.charge(busy, SLICE);
-        assert!(machine.fair.is_ahead(busy));
-        assert_eq!(machine.fair.release(busy), Some(light));
-        assert!(!machine.fair.is_ahead(busy), "nobody else waits");
+        assert!(machine.fair.is_ahead(busy, machine.now));
+        assert_eq!(machine.fair.release(busy, machine.now), Some(light));
+        assert!(!machine.fair.is_ahead(busy, machine.now), "nobody else waits");
     }
 
     #[test]
@@ -279,10 +297,10 @@ mod tests {
         let light = machine.fair.open(100);
         machine.run(100);
         machine.fair.wait(light, light);
-        assert_eq!(machine.fair.release(busy), Some(light));
+        assert_eq!(machine.fair.release(busy, machine.now), Some(light));
         // A tick in its midst, which the guest with the other slot has not seen yet.
         machine.fair.charge(light, SLICE);
-        assert!(!machine.fair.is_ahead(light));
+        assert!(!machine.fair.is_ahead(light, machine.now));
     }
 
     #[test]
@@ -319,27 +337,53 @@ mod tests {
 
     #[test]
     fn who_withdraws_gets_no_slot() {
-        let mut fair = Fair::new(1);
+        let (mut fair, now) = (Fair::new(1), Instant::now());
         let (a, b) = (fair.open(100), fair.open(100));
         assert!(fair.take(a) && !fair.take(b));
         fair.wait(b, 'b');
         fair.wait(b, 'c');
         assert_eq!(fair.withdraw(b, |waiter| *waiter == 'b'), Some('b'));
-        assert_eq!(fair.release(a), Some('c'));
-        assert_eq!(fair.release(b), None);
+        assert_eq!(fair.release(a, now), Some('c'));
+        assert_eq!(fair.release(b, now), None);
         assert!(fair.take(a), "the slot is free again");
     }
 
     #[test]
     fn an_app_of_its_own_is_served_in_the_order_it_came() {
-        let mut fair = Fair::new(1);
+        let (mut fair, now) = (Fair::new(1), Instant::now());
         let a = fair.open(100);
         assert!(fair.take(a));
         for waiter in 0..3 {
             assert!(!fair.wait(a, waiter), "has nobody else to ask");
         }
         for waiter in 0..3 {
-            assert_eq!(fair.release(a), Some(waiter));
+            assert_eq!(fair.release(a, now), Some(waiter));
         }
+    }
+
+    #[test]
+    fn who_stands_back_gets_what_others_leave_until_the_time_is_over() {
+        let mut machine = Machine::new(2);
+        let (back, other) = (machine.busy(100, 4), machine.busy(100, 1));
+        let until = machine.now + Duration::from_secs(1);
+        machine.fair.stand_back(back, Some(until));
+        machine.run(1000);
+        // The other has a worker for one of the slots.
+        let got = machine.share(back);
+        assert!((got - 0.5).abs() < 0.01, "{got}");
+        for _ in 0..3 {
+            machine.start(other);
+        }
+        let before = machine.slices[back.0];
+        machine.run(1000);
+        assert!(machine.slices[back.0] - before <= 2, "{:?}", machine.slices);
+        assert!(!machine.fair.is_ahead(other, machine.now));
+
+        machine.now = until;
+        machine.slices.fill(0);
+        machine.run(1000);
+        // No more than it could have saved up anyway.
+        let got = machine.share(back);
+        assert!((got - 0.5).abs() < 0.02, "{got}");
     }
 }

@@ -218,6 +218,7 @@ impl Digest {
             temp: _,
             open_files: _,
             cpu: _,
+            cpu_per_minute: _,
         } = limits;
         for limit in [time, grace, start] {
             self.time(*limit);

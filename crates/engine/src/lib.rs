@@ -35,6 +35,7 @@ mod local;
 mod locks;
 mod looks;
 mod memory;
+mod minute;
 mod mounts;
 mod private_folder;
 mod python;

@@ -113,10 +113,13 @@ impl Quota {
 pub struct Limits {
     /// Wall clock per request; at its end Python gets an exception and the client a 504.
     pub time: Duration,
-    /// For how long the guest may run per request, waits left out; beyond, the same.
+    /// For how long the guest may run per request, waits left out; beyond, the same exception and answer.
     pub cpu: Option<Duration>,
     /// How long after that Python may unwind before the instance is stopped.
     pub grace: Duration,
+    /// For how long all instances together may run within a minute. Beyond, they run when no other app would, and
+    /// [`App::cpu_wait`](crate::App::cpu_wait) tells when that is over.
+    pub cpu_per_minute: Option<Duration>,
     /// Wall clock for starting Python and importing the app.
     pub start: Duration,
     /// How long a request takes until the log is told where it is; it goes on.
@@ -140,6 +143,7 @@ impl Default for Limits {
             time: Duration::from_secs(30),
             cpu: None,
             grace: Duration::from_secs(1),
+            cpu_per_minute: None,
             start: Duration::from_secs(60),
             slow: None,
             memory: 256 << 20,

@@ -25,7 +25,7 @@ pub(crate) use self::exchange::Source;
 use self::exchange::{Exchange, Input, NoInput, Sink, Start};
 pub(crate) use self::reply::{Cut, ReplyBody};
 use self::reply::{
-    Record, explained, of_app, of_files, own, own_and_close, retry_later, status, too_many, with_id,
+    Record, TooMuch, explained, of_app, of_files, own, own_and_close, retry_later, status, too_many, with_id,
 };
 use crate::log::Log;
 use crate::peer::Peer;
@@ -163,9 +163,16 @@ async fn decide<R: Runner>(
             return Ok(own(record, StatusCode::INTERNAL_SERVER_ERROR, None));
         }
     }
-    if let Err(wait) = site.rate().take(generation.limits.rate) {
+    let spent = generation.pool.cpu_wait().map(TooMuch::Cpu);
+    let refused = spent.or_else(|| {
+        site.rate()
+            .take(generation.limits.rate)
+            .err()
+            .map(TooMuch::Requests)
+    });
+    if let Some(too_much) = refused {
         record.head = Some(head);
-        return Ok(too_many(record, wait));
+        return Ok(too_many(record, too_much));
     }
     let (body, limit) = (head.body(), generation.limits.request_body);
     let (peer, traceparent) = (&connection.peer, record.traceparent());

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::time::Duration;
 
 use wasgi_engine::{Report, Request, RewindError, Rewound};
 
@@ -37,6 +38,11 @@ pub trait Runner: Send + Sync + 'static {
     /// Memory that an instance has for itself, in bytes. Takes some microseconds.
     fn memory(_: &mut Self::Instance) -> u64 {
         0
+    }
+
+    /// How long until the app may run again, if it has used up its share of the last minute.
+    fn cpu_wait(&self) -> Option<Duration> {
+        None
     }
 
     /// Makes an instance that has handled a request ready for the next, after the reply; tells what the rewind took, if

@@ -215,6 +215,11 @@ impl<R: Runner> Pool<R> {
         self.queue_time.max(Duration::from_secs(1))
     }
 
+    /// How long until the app may run again, if it has used up `cpu-per-minute`.
+    pub(crate) fn cpu_wait(&self) -> Option<Duration> {
+        self.runner.cpu_wait()
+    }
+
     /// Gives a request to a free worker, or a place in the queue.
     ///
     /// # Errors

@@ -303,9 +303,20 @@ pub(super) fn retry_later(record: Record, what: &str, after: Duration) -> Respon
     later(record, StatusCode::SERVICE_UNAVAILABLE, what, after)
 }
 
-/// A 429 with `Retry-After`: the app gets more requests than `limits.rate`.
-pub(super) fn too_many(record: Record, after: Duration) -> Response<ReplyBody> {
-    let what = "the app gets too many requests a second";
+/// What an app has had too much of, and when it may have more.
+pub(super) enum TooMuch {
+    /// More than `limits.rate`.
+    Requests(Duration),
+    /// More than `limits.cpu-per-minute`.
+    Cpu(Duration),
+}
+
+/// A 429 with `Retry-After`.
+pub(super) fn too_many(record: Record, of: TooMuch) -> Response<ReplyBody> {
+    let (what, after) = match of {
+        TooMuch::Requests(after) => ("the app gets too many requests a second", after),
+        TooMuch::Cpu(after) => ("the app has used up its CPU time of this minute", after),
+    };
     later(record, StatusCode::TOO_MANY_REQUESTS, what, after)
 }
 
