@@ -221,6 +221,8 @@ pub struct Limits {
     pub request_body: u64,
     /// `reply-size`: longest body of a reply.
     pub reply_size: u64,
+    /// `reply-rate`: bytes of each reply that go out per second; 0 for any.
+    pub reply_rate: u64,
     /// `request-head`: longest request line and header fields together.
     pub request_head: usize,
     /// `concurrency`: with isolation by request, how many requests run at a time.
@@ -263,6 +265,7 @@ impl Default for Limits {
             open_files: 1000,
             request_body: 16 << 20,
             reply_size: 1 << 30,
+            reply_rate: 0,
             request_head: 64 << 10,
             concurrency: 64,
             rate: 0,

@@ -138,6 +138,14 @@ pub const LIMITS: &[LimitKey] = &[
         set: |limits, value| limits.reply_size = value,
     },
     LimitKey {
+        name: "reply-rate",
+        default: "0B",
+        help: "How much of each reply goes out per second, as nginx's limit_rate; 0B for any",
+        unit: Unit::Size,
+        range: (0, 1 << 40),
+        set: |limits, value| limits.reply_rate = value,
+    },
+    LimitKey {
         name: "request-head",
         default: "64KiB",
         help: "Longest request line and headers together; longer ones get a 431",
@@ -335,6 +343,7 @@ mod tests {
             open_files: 1,
             request_body: 1,
             reply_size: 1,
+            reply_rate: 1,
             request_head: 1,
             concurrency: 1,
             rate: 1,

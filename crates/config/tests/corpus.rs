@@ -141,6 +141,7 @@ fn the_most_file_means_what_it_says() {
         open_files: 100,
         request_body: 0,
         reply_size: 2 << 20,
+        reply_rate: 64 << 10,
         request_head: 8192,
         concurrency: 8,
         rate: 100,

@@ -355,21 +355,25 @@ fn an_owners_log_is_in_a_folder_that_the_app_may_write_to() {
 fn caps_hold_for_limits_that_are_off_by_default() {
     let folder = Folder::new();
     let server = folder
-        .server(&format!("{APPS}[caps]\ncpu = \"2s\"\ncpu-per-minute = \"30s\"\n"))
+        .server(&format!(
+            "{APPS}[caps]\ncpu = \"2s\"\ncpu-per-minute = \"30s\"\nreply-rate = \"1MiB\"\n"
+        ))
         .unwrap();
     let least = folder.app(&server, "a", LEAST).unwrap().config.limits;
     assert_eq!(
-        (least.cpu, least.cpu_per_minute),
-        (Duration::from_secs(2), Duration::from_secs(30))
+        (least.cpu, least.cpu_per_minute, least.reply_rate),
+        (Duration::from_secs(2), Duration::from_secs(30), 1 << 20)
     );
     let typed = |limits: &str| folder.app(&server, "a", &format!("{LEAST}[limits]\n{limits}"));
     let lower = typed("cpu = \"1s\"\n").unwrap().config.limits;
     assert_eq!(lower.cpu, Duration::from_secs(1));
     assert_eq!(
-        typed("cpu = \"0s\"\ncpu-per-minute = \"31s\"\n").unwrap_err(),
+        typed("cpu = \"0s\"\ncpu-per-minute = \"31s\"\nreply-rate = \"2MiB\"\n").unwrap_err(),
         "a/app.toml:4: limits.cpu: 0ms passes the operator's cap of 2s\n\
          hint: write \"2s\" or less, or leave it out\n\
          a/app.toml:5: limits.cpu-per-minute: 31s passes the operator's cap of 30s\n\
-         hint: write \"30s\" or less, or leave it out"
+         hint: write \"30s\" or less, or leave it out\n\
+         a/app.toml:6: limits.reply-rate: 2MiB passes the operator's cap of 1MiB\n\
+         hint: write \"1MiB\" or less, or leave it out"
     );
 }

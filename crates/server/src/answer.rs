@@ -3,6 +3,7 @@
 mod coder;
 mod compress;
 pub(crate) mod exchange;
+mod pace;
 mod reply;
 
 use std::borrow::Cow;
@@ -25,7 +26,8 @@ pub(crate) use self::exchange::Source;
 use self::exchange::{Exchange, Input, NoInput, Sink, Start};
 pub(crate) use self::reply::{Cut, ReplyBody};
 use self::reply::{
-    Record, TooMuch, explained, of_app, of_files, own, own_and_close, retry_later, status, too_many, with_id,
+    Record, TooMuch, explained, of_app, of_files, own, own_and_close, paced, retry_later, status, too_many,
+    with_id,
 };
 use crate::log::Log;
 use crate::peer::Peer;
@@ -155,7 +157,8 @@ async fn decide<R: Runner>(
         Ok(None) => {}
         Ok(Some(answer)) => {
             record.head = Some(head);
-            return Ok(below(prefix, of_files(answer, record).await));
+            let response = below(prefix, of_files(answer, record).await);
+            return Ok(paced(response, generation.limits.reply_rate));
         }
         Err(error) => {
             record.head = Some(head);
@@ -247,7 +250,8 @@ async fn decide<R: Runner>(
     match start {
         Start::Reply(head, all) => {
             let compress = generation.compress.as_ref();
-            Ok(of_app(head, all, record, exchange, compress))
+            let response = of_app(head, all, record, exchange, compress);
+            Ok(paced(response, generation.limits.reply_rate))
         }
         Start::Failed(failure) => {
             exchange.leave(true);

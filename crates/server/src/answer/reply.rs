@@ -20,6 +20,7 @@ use super::Connection;
 use super::coder::Coder;
 use super::compress;
 use super::exchange::{Exchange, Piece};
+use super::pace::Pace;
 use crate::bill::{Bill, Cost, Line, Meter};
 use crate::content::Content;
 use crate::error_pages::ErrorPages;
@@ -285,6 +286,7 @@ pub(super) fn own(mut record: Record, status: StatusCode, what: Option<&str>) ->
     let mut response = Response::new(ReplyBody {
         body,
         coder: None,
+        pace: None,
         exchange: None,
         record,
     });
@@ -378,12 +380,19 @@ pub(super) async fn of_files(answer: Answer, mut record: Record) -> Response<Rep
     let mut response = Response::new(ReplyBody {
         body,
         coder: None,
+        pace: None,
         exchange: None,
         record,
     });
     *response.status_mut() = status;
     headers.insert(header::SERVER, SERVER);
     *response.headers_mut() = headers;
+    response
+}
+
+/// A reply that goes out with at most so many bytes a second; 0 for any.
+pub(super) fn paced(mut response: Response<ReplyBody>, per_second: u64) -> Response<ReplyBody> {
+    response.body_mut().pace = Pace::new(per_second);
     response
 }
 
@@ -479,6 +488,7 @@ pub(super) fn of_app(
     let mut response = Response::new(ReplyBody {
         coder: coder.filter(|_| !matches!(body, Body::Empty)),
         body,
+        pace: None,
         exchange: Some(exchange),
         record,
     });
@@ -541,6 +551,7 @@ pub(crate) struct ReplyBody {
     body: Body,
     /// What `body` goes through, if it is compressed.
     coder: Option<Coder>,
+    pace: Option<Box<Pace>>,
     exchange: Option<Arc<Exchange>>,
     record: Record,
 }
@@ -719,8 +730,16 @@ impl ReplyBody {
         Poll::Pending
     }
 
+    /// Bytes that are not let out yet.
+    fn held(&self) -> u64 {
+        self.pace.as_ref().map_or(0, |pace| pace.held())
+    }
+
     /// Whether the peer gets all it is to get from what hyper has.
     fn is_served(&self) -> bool {
+        if self.held() > 0 {
+            return false;
+        }
         if self.coder.as_ref().is_some_and(|coder| !coder.is_ended()) {
             return false;
         }
@@ -746,7 +765,16 @@ impl http_body::Body for ReplyBody {
                 .warn(format_args!("{why}, within the reply; the connection is cut"));
             return this.cut(cx).map(|_| None);
         }
-        let piece = ready!(this.poll_piece(cx));
+        if let Some(pace) = &mut this.pace {
+            ready!(pace.poll_turn(cx));
+        }
+        let mut piece = match this.pace.as_mut().and_then(|pace| pace.rest()) {
+            Some(rest) => Some(Ok(rest)),
+            None => ready!(this.poll_piece(cx)),
+        };
+        if let (Some(Ok(piece)), Some(pace)) = (&mut piece, &mut this.pace) {
+            *piece = pace.part(std::mem::take(piece));
+        }
         if let Some(Ok(piece)) = &piece {
             this.record.bytes += piece.len() as u64;
         }
@@ -754,6 +782,9 @@ impl http_body::Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.held() > 0 {
+            return false;
+        }
         if let Some(coder) = &self.coder {
             return coder.is_ended();
         }
@@ -770,13 +801,15 @@ impl http_body::Body for ReplyBody {
         if self.coder.is_some() {
             return SizeHint::default();
         }
-        match &self.body {
-            Body::Empty => SizeHint::with_exact(0),
-            Body::Whole(piece) => SizeHint::with_exact(piece.as_ref().map_or(0, |piece| piece.len() as u64)),
-            Body::Stream(stream) => stream.left.map(SizeHint::with_exact).unwrap_or_default(),
-            Body::Content(content) => SizeHint::with_exact(content.left()),
-            Body::Cut => SizeHint::default(),
-        }
+        let left = match &self.body {
+            Body::Empty => Some(0),
+            Body::Whole(piece) => Some(piece.as_ref().map_or(0, |piece| piece.len() as u64)),
+            Body::Stream(stream) => stream.left,
+            Body::Content(content) => Some(content.left()),
+            Body::Cut => None,
+        };
+        left.map(|left| SizeHint::with_exact(left + self.held()))
+            .unwrap_or_default()
     }
 }
 

@@ -186,3 +186,49 @@ async fn a_stop_finishes_what_runs_and_closes_what_is_idle() {
     assert!(rest.contains("ended") && rest.ends_with("0\r\n\r\n"), "{rest}");
     server.stop.closed().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_goes_out_no_faster_than_reply_rate_and_holds_no_worker_for_it() {
+    let limits = Limits {
+        reply_rate: 100,
+        ..limits()
+    };
+    let app = app(|mut request| async move {
+        if request.environ("PATH_INFO") == "/pieces" {
+            request.head(200, &[]);
+            for _ in 0..100 {
+                request.chunk("0123456789", false).await.unwrap();
+            }
+            request.reply.finish();
+            return reusable();
+        }
+        let size = if request.environ("PATH_INFO") == "/whole" {
+            1000
+        } else {
+            20
+        };
+        request.text("x".repeat(size)).await
+    });
+    let server = Server::with(app, 1, None, limits).await;
+    let close = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let begun = Instant::now();
+    let whole = server.all(&close("/whole")).await;
+    assert!(whole.ends_with(&"x".repeat(1000)), "{whole}");
+    assert!(whole.contains("content-length: 1000\r\n"), "{whole}");
+    // The first piece does not wait.
+    assert_about(begun, 9);
+
+    let mut slow = server.connect();
+    slow.stream.write_all(close("/whole").as_bytes()).await.unwrap();
+    slow.until("x").await;
+    let begun = Instant::now();
+    assert!(server.all(&close("/short")).await.ends_with(&"x".repeat(20)));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    drop(slow);
+
+    let begun = Instant::now();
+    let pieces = server.all(&close("/pieces")).await;
+    assert_eq!(pieces.matches("0123456789").count(), 100, "{pieces}");
+    // Its end comes when another piece would.
+    assert_about(begun, 10);
+}
