@@ -20,7 +20,7 @@ use wiggle::{GuestMemory, GuestPtr};
 use crate::abi::{self, errno};
 use crate::guest::Guest;
 use crate::host::memory;
-use crate::quota::{Account, Full};
+use crate::quota::{Account, Full, Held};
 
 const MODULE: &str = "wasi_snapshot_preview1";
 
@@ -154,6 +154,13 @@ impl<'a> Call<'a> {
         at_once(looked).ok()?.ok()
     }
 
+    /// A file's inode number, and its size as the account has it or, if it does not follow the file, as it is.
+    fn size(&mut self, descriptor: i32, held: &Held<'_>) -> Option<(u64, u64)> {
+        let inode = self.files.find(descriptor).and_then(|open| open.inode);
+        let known = inode.and_then(|inode| Some((inode, held.size(inode)?)));
+        known.or_else(|| self.look(descriptor).map(|file| (file.ino, file.size)))
+    }
+
     fn look_at(&mut self, folder: i32, follow: bool, (at, length): (i32, i32)) -> Option<Filestat> {
         self.wasi.set_hostcall_fuel(self.fuel);
         let follow = match follow {
@@ -261,14 +268,17 @@ fn path_open(
     let descriptor = call.read_word(opened)? as i32;
     let mut inode = None;
     if let Some(held) = &mut held {
-        if how & TRUNCATE != 0 {
-            held.give_back(before.map_or(0, |file| file.size), 0);
+        if how & TRUNCATE != 0
+            && let Some(before) = before
+        {
+            held.give_back(held.size(before.ino).unwrap_or(before.size), 0);
+            held.resized(before.ino, 0);
         }
         let file = call.look(descriptor);
-        inode = file
-            .filter(|file| file.filetype == Filetype::RegularFile)
-            .map(|file| file.ino);
-        inode.into_iter().for_each(|inode| held.opened(inode));
+        if let Some(file) = file.filter(|file| file.filetype == Filetype::RegularFile) {
+            held.opened(file.ino, file.size);
+            inode = Some(file.ino);
+        }
     }
     call.files.put(
         descriptor,
@@ -332,11 +342,11 @@ async fn write(
         };
     };
     let mut held = account.hold();
-    let Some(file) = call.look(descriptor) else {
+    let Some((inode, size)) = call.size(descriptor, &held) else {
         return Ok(errno::EBADF);
     };
     let start = match (call.files.find(descriptor), offset) {
-        (Some(Open { append: true, .. }), _) => file.size,
+        (Some(Open { append: true, .. }), _) => size,
         (_, Some(offset)) => offset as u64,
         (_, None) => match call.wasi.fd_tell(&mut call.memory, Fd::from(descriptor)) {
             Ok(position) => position,
@@ -344,7 +354,7 @@ async fn write(
         },
     };
     let end_of = |length: u64| start.saturating_add(length);
-    let room = end_of(first_length(&call, parts, count)?).saturating_sub(file.size);
+    let room = end_of(first_length(&call, parts, count)?).saturating_sub(size);
     if held.take(room, 0) == Err(Full) {
         return Ok(errno::ENOSPC);
     }
@@ -359,13 +369,9 @@ async fn write(
         _ => 0,
     };
     // Writing nothing makes no file longer, wherever its position is.
-    let end = if wrote == 0 {
-        file.size
-    } else {
-        end_of(wrote).max(file.size)
-    };
-    held.give_back(room - (end - file.size).min(room), 0);
-    held.resized(file.ino, end);
+    let end = if wrote == 0 { size } else { end_of(wrote).max(size) };
+    held.give_back(room - (end - size).min(room), 0);
+    held.resized(inode, end);
     result
 }
 
@@ -385,19 +391,19 @@ fn set_size(mut caller: Caller<'_, Guest>, descriptor: i32, size: i64) -> wasmti
     let mut call = Call::of(&mut caller)?;
     let account = call.files.account(descriptor).cloned();
     let mut held = account.as_ref().map(Account::hold);
-    let file = held.is_some().then(|| call.look(descriptor)).flatten();
-    let (Some(held), Some(file)) = (&mut held, file) else {
+    let known = held.as_ref().and_then(|held| call.size(descriptor, held));
+    let (Some(held), Some((inode, before))) = (&mut held, known) else {
         return at_once(go_on!(call, fd_filestat_set_size, descriptor, size))?;
     };
-    let room = (size as u64).saturating_sub(file.size);
+    let room = (size as u64).saturating_sub(before);
     if held.take(room, 0) == Err(Full) {
         return Ok(errno::ENOSPC);
     }
     let result = at_once(go_on!(call, fd_filestat_set_size, descriptor, size))?;
     match result {
         Ok(abi::OK) => {
-            held.give_back(file.size.saturating_sub(size as u64), 0);
-            held.resized(file.ino, size as u64);
+            held.give_back(before.saturating_sub(size as u64), 0);
+            held.resized(inode, size as u64);
         }
         _ => held.give_back(room, 0),
     }
@@ -550,7 +556,7 @@ fn remove(
 }
 
 /// A name is no more.
-fn gone(held: &mut crate::quota::Held<'_>, file: &Filestat) {
+fn gone(held: &mut Held<'_>, file: &Filestat) {
     held.give_back(0, 1);
     if file.filetype == Filetype::RegularFile && file.nlink < 2 {
         held.nameless(file.ino, file.size);

@@ -4,7 +4,8 @@
 //! calls do to it. What the system counts, and what is counted here:
 //!
 //! - bytes: the sizes of files, holes included, so that no later write into one can need room that was not asked for. A file
-//!   with several names counts once. One that was deleted while it was open gives its bytes back when it is closed.
+//!   with several names counts once. One that was deleted while it was open gives its bytes back when it is closed. While a
+//!   guest has a file open, its size is what the guests' calls have made it: the system is not asked at each write.
 //! - files: names, whatever they are of: files, folders, symbolic links, further names of a file.
 //!
 //! A call holds the usage's lock from its look at a file's size to the change of it, so no two calls, of whatever
@@ -57,11 +58,11 @@ struct State {
     open: HashMap<u64, Open>,
 }
 
-#[derive(Default)]
 struct Open {
     times: usize,
-    /// Its size, once it has no name any more.
-    nameless: Option<u64>,
+    /// What is taken for it.
+    size: u64,
+    has_name: bool,
 }
 
 /// An account that is being used: nobody else changes it meanwhile.
@@ -180,9 +181,19 @@ impl Held<'_> {
         }
     }
 
-    /// A guest has opened a file.
-    pub(crate) fn opened(&mut self, inode: u64) {
-        self.state.open.entry(inode).or_default().times += 1;
+    /// What is taken for a file that a guest has open.
+    pub(crate) fn size(&self, inode: u64) -> Option<u64> {
+        self.state.open.get(&inode).map(|open| open.size)
+    }
+
+    /// A guest has opened a file of this size.
+    pub(crate) fn opened(&mut self, inode: u64, size: u64) {
+        let open = self.state.open.entry(inode).or_insert(Open {
+            times: 0,
+            size,
+            has_name: true,
+        });
+        open.times += 1;
     }
 
     /// A guest has closed a file that it had opened.
@@ -192,27 +203,24 @@ impl Held<'_> {
         };
         open.times = open.times.saturating_sub(1);
         if open.times == 0
-            && let Some(Open { nameless, .. }) = self.state.open.remove(&inode)
+            && let Some(Open { size, has_name, .. }) = self.state.open.remove(&inode)
+            && !has_name
         {
-            self.give_back(nameless.unwrap_or(0), 0);
+            self.give_back(size, 0);
         }
     }
 
     /// An open file has this size now.
     pub(crate) fn resized(&mut self, inode: u64, size: u64) {
-        if let Some(Open {
-            nameless: Some(known),
-            ..
-        }) = self.state.open.get_mut(&inode)
-        {
-            *known = size;
+        if let Some(open) = self.state.open.get_mut(&inode) {
+            open.size = size;
         }
     }
 
     /// A file of this size has lost its last name.
     pub(crate) fn nameless(&mut self, inode: u64, size: u64) {
         match self.state.open.get_mut(&inode) {
-            Some(open) => open.nameless = Some(size),
+            Some(open) => open.has_name = false,
             None => self.give_back(size, 0),
         }
     }
@@ -343,8 +351,8 @@ mod tests {
         let account = account(100, 10);
         let mut held = account.hold();
         held.take(60, 1).expect("room");
-        held.opened(7);
-        held.opened(7);
+        held.opened(7, 60);
+        held.opened(7, 60);
         held.nameless(7, 60);
         held.give_back(0, 1);
         held.take(20, 0).expect("room");

@@ -264,3 +264,19 @@ async fn open_files_end_at_their_limit_and_nothing_breaks() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn what_was_taken_for_an_open_file_is_given_back_whatever_others_did_to_it() {
+    let data = tempfile::tempdir().expect("folder");
+    let site = writer(data.path(), quota(100, 10));
+    let mut instance = site.app.start().await.expect("starts");
+    let written = "kept.append(open('/data/a', 'wb', 0)); out = kept[0].write(bytes(60))";
+    assert_eq!(ask(&mut instance, &format!("/{written}")).await, "60");
+    // As an operator does to a log.
+    let log = std::fs::File::options().write(true).open(data.path().join("a"));
+    log.and_then(|log| log.set_len(0)).expect("truncates");
+    let more = "out = kept[0].write(bytes(41))";
+    assert_eq!(ask(&mut instance, &format!("/{more}")).await, "ENOSPC");
+    let gone = "os.remove('/data/a'); kept.pop().close(); out = open('/data/b', 'wb', 0).write(bytes(100))";
+    assert_eq!(ask(&mut instance, &format!("/{gone}")).await, "100");
+}
