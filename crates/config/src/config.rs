@@ -207,6 +207,8 @@ pub struct Limits {
     pub start_time: Duration,
     /// `memory`: per instance.
     pub memory: u64,
+    /// `memory-total`: for all instances together, in bytes; 0 for no limit.
+    pub memory_total: u64,
     /// `disk`: bytes in each folder that the app may write to; 0 for no limit.
     pub disk: u64,
     /// `disk-files`: files, folders and links there; 0 for no limit.
@@ -258,6 +260,7 @@ impl Default for Limits {
             slow: Duration::ZERO,
             start_time: Duration::from_secs(60),
             memory: 256 << 20,
+            memory_total: 0,
             disk: 0,
             disk_files: 0,
             temp: 256 << 20,

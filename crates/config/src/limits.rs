@@ -81,6 +81,14 @@ pub const LIMITS: &[LimitKey] = &[
         set: |limits, value| limits.memory = value,
     },
     LimitKey {
+        name: "memory-total",
+        default: "0B",
+        help: "Memory of all workers together; beyond it requests wait for a worker that has some; 0B for no limit",
+        unit: Unit::Size,
+        range: (0, 1 << 50),
+        set: |limits, value| limits.memory_total = value,
+    },
+    LimitKey {
         name: "disk",
         default: "0B",
         help: "What each writable folder of [files] may hold, if its quota is not less; 0B for no limit",
@@ -336,6 +344,7 @@ mod tests {
             slow: ms(1),
             start_time: ms(1),
             memory: 1,
+            memory_total: 1,
             disk: 1,
             disk_files: 1,
             temp: 1,

@@ -134,6 +134,7 @@ fn the_most_file_means_what_it_says() {
         slow: seconds(2),
         start_time: seconds(120),
         memory: 1 << 30,
+        memory_total: 4 << 30,
         disk: 10 << 30,
         disk_files: 1_000_000,
         temp: 0,

@@ -356,14 +356,15 @@ fn caps_hold_for_limits_that_are_off_by_default() {
     let folder = Folder::new();
     let server = folder
         .server(&format!(
-            "{APPS}[caps]\ncpu = \"2s\"\ncpu-per-minute = \"30s\"\nreply-rate = \"1MiB\"\n"
+            "{APPS}[caps]\ncpu = \"2s\"\ncpu-per-minute = \"30s\"\nreply-rate = \"1MiB\"\nmemory-total = \"512MiB\"\n"
         ))
         .unwrap();
     let least = folder.app(&server, "a", LEAST).unwrap().config.limits;
     assert_eq!(
-        (least.cpu, least.cpu_per_minute, least.reply_rate),
-        (Duration::from_secs(2), Duration::from_secs(30), 1 << 20)
+        (least.cpu, least.cpu_per_minute),
+        (Duration::from_secs(2), Duration::from_secs(30))
     );
+    assert_eq!((least.reply_rate, least.memory_total), (1 << 20, 512 << 20));
     let typed = |limits: &str| folder.app(&server, "a", &format!("{LEAST}[limits]\n{limits}"));
     let lower = typed("cpu = \"1s\"\n").unwrap().config.limits;
     assert_eq!(lower.cpu, Duration::from_secs(1));

@@ -3,16 +3,21 @@
 //! Each instance holds a [`Share`]: what a new one is expected to take, later what it takes. A pool that wants one more
 //! than fits has the instance that has been idle for the longest dropped, whosever it is. When none is idle its
 //! requests stay in their queue, and it is told when there is memory again.
+//!
+//! An app's own budget lies within the server's: what an instance takes counts in both, and what an app finds no room for in
+//! its own it makes there.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
 
-/// The memory of a server's instances: one for all of its pools.
+/// The memory of a server's instances: one for all of its pools, and one for those of each app.
 pub struct Budget {
-    limit: u64,
+    limit: AtomicU64,
+    /// What it lies within.
+    above: Option<Arc<Budget>>,
     state: Mutex<State>,
     /// As many pools wait: to be looked at without the lock.
     waiting: AtomicUsize,
@@ -42,16 +47,39 @@ pub(crate) trait Holder: Send + Sync {
 pub(crate) struct Share {
     budget: Arc<Budget>,
     bytes: u64,
+    /// The same bytes of the budget above.
+    above: Option<Box<Share>>,
 }
 
 impl Budget {
     /// One of `limit` bytes; `None`: of as much as there is.
     pub fn new(limit: Option<u64>) -> Arc<Self> {
         Arc::new(Self {
-            limit: limit.unwrap_or(u64::MAX),
+            limit: AtomicU64::new(limit.unwrap_or(u64::MAX)),
+            above: None,
             state: Mutex::default(),
             waiting: AtomicUsize::new(0),
         })
+    }
+
+    /// One for the instances of an app, without a limit of its own yet.
+    pub(crate) fn within(above: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            limit: AtomicU64::new(u64::MAX),
+            above: Some(Arc::clone(above)),
+            state: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// Another limit from here on; what is taken already stays taken.
+    pub(crate) fn set_limit(&self, limit: Option<u64>) {
+        self.limit.store(limit.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.tell_next();
+    }
+
+    fn most(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// What instances take now, in bytes.
@@ -61,12 +89,16 @@ impl Budget {
 
     /// What they may take, in bytes; `None` without a limit.
     pub fn limit(&self) -> Option<u64> {
-        (self.limit != u64::MAX).then_some(self.limit)
+        Some(self.most()).filter(|limit| *limit != u64::MAX)
     }
 
     /// Makes a pool known, so that its idle instances can be dropped for others.
     pub(crate) fn join(&self, pool: Weak<dyn Holder>) {
-        if self.limit != u64::MAX {
+        if let Some(above) = &self.above {
+            above.join(pool.clone());
+        }
+        // An app's budget may get a limit later.
+        if self.above.is_some() || self.most() != u64::MAX {
             let mut state = self.state();
             state.pools.retain(|pool| pool.strong_count() > 0);
             state.pools.push(pool);
@@ -81,12 +113,18 @@ impl Budget {
         let mut waits = false;
         loop {
             let mut state = self.state();
-            if state.used == 0 || state.used.saturating_add(bytes) <= self.limit {
+            if state.used == 0 || state.used.saturating_add(bytes) <= self.most() {
                 state.used = state.used.saturating_add(bytes);
-                return Some(Share {
+                drop(state);
+                let mut share = Share {
                     budget: Arc::clone(self),
                     bytes,
-                });
+                    above: None,
+                };
+                if let Some(above) = &self.above {
+                    share.above = Some(Box::new(above.reserve(bytes, pool)?));
+                }
+                return Some(share);
             }
             drop(state);
             if self.drop_idle() {
@@ -109,10 +147,13 @@ impl Budget {
     ///
     /// The caller must hold no lock that a [`Holder`] takes.
     pub(crate) fn trim(&self) {
-        while self.used() > self.limit && self.drop_idle() {}
+        while self.used() > self.most() && self.drop_idle() {}
+        if let Some(above) = &self.above {
+            above.trim();
+        }
     }
 
-    /// Drops the instance that has been idle for the longest. Nobody is told of its memory: it is for the caller.
+    /// Drops the instance that has been idle for the longest. Nobody is told of its memory here: it is for the caller.
     fn drop_idle(&self) -> bool {
         let pools: Vec<_> = self.state().pools.iter().filter_map(Weak::upgrade).collect();
         let mut idle: Vec<_> = pools
@@ -123,7 +164,8 @@ impl Budget {
         // Between the two looks it may have got a request: the next one goes then.
         match idle.iter().find_map(|(_, pool)| pool.give_up()) {
             Some(share) => {
-                self.state().used -= share.forget();
+                let bytes = share.forget(self);
+                self.state().used -= bytes;
                 true
             }
             None => false,
@@ -131,18 +173,31 @@ impl Budget {
     }
 
     /// Whether a pool waits for memory.
-    pub(crate) fn is_short(&self) -> bool {
+    fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether an app may wait for memory that another has.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.above.as_deref().unwrap_or(self).is_short()
     }
 
     /// Takes back `bytes`.
     fn release(&self, bytes: u64) {
         self.state().used -= bytes;
-        self.tell();
+        self.tell_next();
     }
 
     /// Tells the pool that has waited for the longest: memory is free, or an instance idle that could give way.
     pub(crate) fn tell(&self) {
+        if let Some(above) = &self.above {
+            above.tell();
+        }
+        self.tell_next();
+    }
+
+    /// Who waits for memory of the budget above is not helped by some of this one, and would ask again and again.
+    fn tell_next(&self) {
         if !self.is_short() {
             return;
         }
@@ -173,11 +228,23 @@ impl Share {
         } else {
             self.budget.release(before - bytes);
         }
+        if let Some(above) = &mut self.above {
+            above.set(bytes);
+        }
     }
 
-    /// Ends without giving anything back; returns the bytes.
-    fn forget(mut self) -> u64 {
-        std::mem::take(&mut self.bytes)
+    /// Ends without giving anything back to `budget`; returns the bytes.
+    fn forget(mut self, budget: &Budget) -> u64 {
+        let mut share = &mut self;
+        loop {
+            if std::ptr::eq(&*share.budget, budget) {
+                return std::mem::take(&mut share.bytes);
+            }
+            match &mut share.above {
+                Some(above) => share = above,
+                None => return 0,
+            }
+        }
     }
 }
 
@@ -268,5 +335,56 @@ mod tests {
         assert!(budget.reserve(1, &weak).is_none());
         drop(large);
         assert!(budget.reserve(1, &weak).is_some());
+    }
+
+    #[test]
+    fn an_app_makes_room_within_its_own_budget_and_counts_in_the_servers() {
+        let server = Budget::new(Some(100));
+        let app = Budget::within(&server);
+        app.set_limit(Some(50));
+        let ((a, of_a), (b, of_b)) = (shelf(&app), shelf(&server));
+        let now = Instant::now();
+        let shelve = |shelf: &Shelf, share, since| {
+            let since = now + Duration::from_secs(since);
+            shelf.idle.lock().unwrap().push_back((since, share));
+        };
+        let left = || [a.idle.lock().unwrap().len(), b.idle.lock().unwrap().len()];
+        shelve(&b, server.reserve(30, &of_b).expect("fits"), 1);
+        shelve(&a, app.reserve(30, &of_a).expect("fits"), 2);
+        assert_eq!((app.used(), server.used()), (30, 60));
+        // Its own goes, though the other's has been idle for longer.
+        let mut busy = app.reserve(40, &of_a).expect("after its own");
+        assert_eq!((left(), app.used(), server.used()), ([0, 1], 40, 70));
+        assert!(app.reserve(40, &of_a).is_none());
+        assert!(app.is_short() && !app.is_contended());
+        // What it takes more than was expected counts in both.
+        busy.set(45);
+        assert_eq!((app.used(), server.used()), (45, 75));
+        drop(busy);
+        assert_eq!(a.told.load(Ordering::Relaxed), 1);
+        assert_eq!((app.used(), server.used()), (0, 30));
+
+        // What the server lacks it takes from whoever has been idle for the longest, and both know.
+        shelve(&a, app.reserve(50, &of_a).expect("fits"), 0);
+        let large = server.reserve(60, &of_b).expect("after a's");
+        assert_eq!((left(), app.used(), server.used()), ([0, 1], 0, 90));
+        drop(large);
+        app.set_limit(None);
+        let all = app.reserve(100, &of_a).expect("after b's");
+        assert_eq!((left(), app.used(), server.used()), ([0, 0], 100, 100));
+        drop(all);
+        assert_eq!((app.used(), server.used()), (0, 0));
+    }
+
+    #[test]
+    fn who_finds_no_memory_above_leaves_its_own_as_it_was() {
+        let server = Budget::new(Some(100));
+        let app = Budget::within(&server);
+        let ((_a, of_a), (_b, of_b)) = (shelf(&app), shelf(&server));
+        let busy = server.reserve(100, &of_b).expect("fits");
+        assert!(app.reserve(10, &of_a).is_none() && app.is_contended());
+        assert_eq!(app.used(), 0);
+        drop(busy);
+        assert!(app.reserve(10, &of_a).is_some());
     }
 }

@@ -239,7 +239,7 @@ impl<L: Loader> Fleet<L> {
         let _turn = member.turn.lock().await;
         member.takes(&loaded);
         let _place = self.builder().await;
-        match self.generation(loaded).await {
+        match self.generation(member, loaded).await {
             Ok(generation) => {
                 member.site.serve(generation);
                 Ok(())
@@ -253,6 +253,7 @@ impl<L: Loader> Fleet<L> {
 
     async fn generation(
         &self,
+        member: &Member<L::Runner>,
         loaded: Loaded<L::Runner>,
     ) -> Result<Arc<Generation<L::Runner>>, <L::Runner as Runner>::Error> {
         let Loaded {
@@ -265,7 +266,8 @@ impl<L: Loader> Fleet<L> {
             ..
         } = loaded;
         let (log, guests) = (self.log.clone(), self.guests.clone());
-        let pool = Pool::start(runner, workers, wear, &limits, &self.budget, log, guests);
+        let memory = member.site.memory(&self.budget, &limits);
+        let pool = Pool::start(runner, workers, wear, &limits, memory, log, guests);
         Ok(Generation::new(pool.await?, limits, statics, compress))
     }
 
@@ -298,7 +300,10 @@ impl<L: Loader> Fleet<L> {
             let _place = self.builder().await;
             let probe = loaded.probe.clone();
             let facts = Facts::of(&loaded);
-            let generation = self.generation(loaded).await.map_err(|error| error.to_string())?;
+            let generation = self
+                .generation(member, loaded)
+                .await
+                .map_err(|error| error.to_string())?;
             generation.pool.probe(&probe).await?;
             Ok((facts, generation))
         };

@@ -1,11 +1,12 @@
 //! One app as it is served: what answers its requests now, and what did before.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use wasgi_config::{Compress, Limits};
 use wasgi_engine::{At, Track};
 
+use crate::budget::Budget;
 use crate::metrics::{Figures, Held, Metrics};
 use crate::rate::Rate;
 use crate::runner::Runner;
@@ -38,6 +39,11 @@ impl<R: Runner> Generation<R> {
     }
 }
 
+/// `limits.memory-total`; `None` for no limit.
+fn memory_total(limits: &Limits) -> Option<u64> {
+    Some(limits.memory_total).filter(|most| *most > 0)
+}
+
 /// One app of the server.
 pub struct Site<R: Runner> {
     name: Arc<str>,
@@ -46,6 +52,8 @@ pub struct Site<R: Runner> {
     retired: Mutex<Vec<Weak<Generation<R>>>>,
     traffic: Arc<Traffic>,
     rate: Rate,
+    /// Of its instances, whichever load they are of.
+    memory: OnceLock<Arc<Budget>>,
     books: Mutex<Books>,
 }
 
@@ -119,6 +127,7 @@ impl<R: Runner> Site<R> {
             retired: Mutex::default(),
             traffic: Arc::default(),
             rate: Rate::default(),
+            memory: OnceLock::new(),
             books: Mutex::default(),
         })
     }
@@ -212,6 +221,16 @@ impl<R: Runner> Site<R> {
     /// What it has had of `limits.rate`, whichever load had it.
     pub(crate) fn rate(&self) -> &Rate {
         &self.rate
+    }
+
+    /// The memory of its instances, within the server's. Its limit is that of the load that answers, and until one does it
+    /// is that of `limits`.
+    pub(crate) fn memory(&self, server: &Arc<Budget>, limits: &Limits) -> &Arc<Budget> {
+        self.memory.get_or_init(|| {
+            let memory = Budget::within(server);
+            memory.set_limit(memory_total(limits));
+            memory
+        })
     }
 
     pub(crate) fn glance(&self) -> Glance {
@@ -317,7 +336,11 @@ impl<R: Runner> Site<R> {
                 .is_some_and(|now| Arc::ptr_eq(now, before))
         };
         let left = before.filter(|before| !is_same(before));
+        let most = (state.current.as_ref()).map(|current| memory_total(&current.limits));
         drop(state);
+        if let (Some(memory), Some(most)) = (self.memory.get(), most) {
+            memory.set_limit(most);
+        }
         if let Some(before) = left {
             let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
             retired.retain(|it| it.strong_count() > 0);

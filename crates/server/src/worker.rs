@@ -614,7 +614,7 @@ impl<R: Runner> Pool<R> {
     /// after its request, so that who keeps all its instances busy does not keep others out.
     fn has_more_than_its_share(&self) -> bool {
         self.rests.load(Ordering::Relaxed)
-            || (self.budget.is_short() && self.running.load(Ordering::Relaxed) > 1)
+            || (self.budget.is_contended() && self.running.load(Ordering::Relaxed) > 1)
     }
 }
 

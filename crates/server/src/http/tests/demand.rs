@@ -228,3 +228,19 @@ async fn failed_again(app: &Demand) -> bool {
     }
     failed
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_at_its_own_limit_keeps_its_instances_and_its_requests_wait() {
+    let server = Budget::new(None);
+    let own = Budget::within(&server);
+    own.set_limit(Some(9 * MIB));
+    let app = Demand::new(4, 0, &own).await;
+    let requests = [(); 4].map(|()| app.ask());
+    until(|| app.started() == 2 && app.pool.busy() == (2, 2)).await;
+    assert_eq!((own.used(), server.used()), (8 * MIB, 8 * MIB));
+    app.open.add_permits(4);
+    until(|| app.pool.figures().requests == 4).await;
+    app.pool.quiet().await;
+    assert_eq!((app.started(), app.dropped(Dropped::Evicted)), (2, 0));
+    drop(requests);
+}
