@@ -83,6 +83,19 @@ pub fn wasgi() -> Command {
 /// Number of www-data, user and group, on any Debian.
 pub const WWW_DATA: u32 = 33;
 
+/// Whether root runs the tests, and www-data can reach what servers need: a clone in a folder of root's alone is closed to it.
+pub fn can_become_www_data() -> bool {
+    let is_open =
+        |folder: &Path| fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o5 == 0o5);
+    let can = geteuid().is_root() && project().ancestors().all(is_open);
+    if !can {
+        eprintln!(
+            "not looked at: what root does for www-data, which needs root and a project that others may read"
+        );
+    }
+    can
+}
+
 /// Servers that become www-data keep compiled code in a folder of their own.
 fn share_compiled(cache: &Path) {
     let (from, to) = (cache.join("wasgi"), cache.join("wasgi-www-data"));
