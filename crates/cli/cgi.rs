@@ -85,7 +85,8 @@ fn answer(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         engine,
         log: log.clone(),
     };
-    let loaded = workshop.load(&config, |_, _| Workers::always(1, 1), false);
+    let here = |spec, lines| workshop.here(&config, spec, lines);
+    let loaded = workshop.load(&config, |_, _| Workers::always(1, 1), false, here);
     let loaded = loaded.map_err(anyhow::Error::from)?;
     let threads = Threads::start().context("cannot start")?;
     let answered = threads.block_on(answer_one(&file, config, loaded, &log, threads.guests()));

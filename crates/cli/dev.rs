@@ -24,7 +24,7 @@ use self::files::Files;
 use self::tracebacks::Tracebacks;
 use crate::app_options::Chosen;
 use crate::failure::Failure;
-use crate::hosted::Hosted;
+use crate::hosted::{Here, Hosted};
 use crate::loaders::wear;
 use crate::serve::LAST_LINES;
 use crate::{app_options, interpreter, listen, signals, spec};
@@ -144,11 +144,11 @@ impl Developed<'_> {
     async fn load(&self, config: &Config) {
         self.tracebacks.forget_loads();
         let begun = Instant::now();
-        let hosted = Hosted {
+        let hosted = Hosted::Here(Here {
             app: self.engine.app(spec::spec(config), self.tracebacks.clone()),
             isolation: config.app.isolation,
             verify_rewind: config.app.verify_rewind,
-        };
+        });
         let (workers, budget) = (Workers::always(1, 1), Budget::new(None));
         let wear = wear(&config.app);
         let (log, guests) = (self.log.clone(), self.guests.clone());

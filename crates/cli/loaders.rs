@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use clap::ArgMatches;
-use wasgi_config::{AtStart, Config, Isolation, Route, ServerConfig, load_server};
-use wasgi_engine::Engine;
+use wasgi_config::{AtStart, Config, Group, Isolation, Route, ServerConfig, load_server};
+use wasgi_engine::{AppLog, AppSpec, Engine};
+use wasgi_group::Remote;
 use wasgi_server::{Loaded, Loader, Log, OwnLog, StaticError, StaticFiles, Wear, Workers};
 
 use crate::app_options::{self, Chosen};
 use crate::failure::Failure;
-use crate::hosted::Hosted;
+use crate::groups::Groups;
+use crate::hosted::{Here, Hosted};
 use crate::spec;
 
 /// What apps are made with.
@@ -47,6 +49,7 @@ impl Workshop {
         config: &Config,
         workers: impl Fn(u32, u32) -> Workers,
         is_pinned: bool,
+        host: impl FnOnce(AppSpec, Arc<dyn AppLog>) -> Hosted,
     ) -> Result<Loaded<Hosted>, StaticError> {
         let (app, limits) = (&config.app, &config.limits);
         let lines = self.log.app_within(&app.name, Some(limits.log_rate));
@@ -57,11 +60,7 @@ impl Workshop {
         let written = config.files.iter().filter(|grant| grant.write);
         Ok(Loaded {
             statics: StaticFiles::open(&config.statics)?,
-            runner: Hosted {
-                app: self.engine.app(spec::spec(config), lines),
-                isolation: app.isolation,
-                verify_rewind: app.verify_rewind,
-            },
+            runner: host(spec::spec(config), lines),
             workers: workers(app.workers, most),
             wear: wear(app),
             limits: limits.clone(),
@@ -72,6 +71,17 @@ impl Workshop {
             root: app.root.clone(),
             written: written.map(|grant| grant.path.clone()).collect(),
             watch: app.watch,
+        })
+    }
+}
+
+impl Workshop {
+    /// An app in this process.
+    pub(crate) fn here(&self, config: &Config, spec: AppSpec, lines: Arc<dyn AppLog>) -> Hosted {
+        Hosted::Here(Here {
+            app: self.engine.app(spec, lines),
+            isolation: config.app.isolation,
+            verify_rewind: config.app.verify_rewind,
         })
     }
 }
@@ -156,7 +166,8 @@ impl Named {
     }
 
     pub(crate) fn loaded(&self, config: &Config) -> Result<Loaded<Hosted>, StaticError> {
-        self.workshop.load(config, Workers::always, false)
+        let here = |spec, lines| self.workshop.here(config, spec, lines);
+        self.workshop.load(config, Workers::always, false, here)
     }
 }
 
@@ -194,12 +205,15 @@ pub(crate) struct Operator {
     at_start: AtStart,
     config: RwLock<ServerConfig>,
     workshop: Workshop,
+    groups: Groups,
 }
 
 impl Operator {
+    /// To be called where tokio's sockets are at hand.
     pub(crate) fn new(file: PathBuf, config: ServerConfig, workshop: Workshop) -> Self {
         Self {
             at_start: AtStart::of_server(&file),
+            groups: Groups::new(workshop.clone()),
             file,
             config: RwLock::new(config),
             workshop,
@@ -241,9 +255,33 @@ impl Loader for Operator {
         };
         let own_log = self.workshop.own_log(&tenant.config);
         self.workshop.log.set_own(&tenant.config.app.name, own_log);
-        let loaded = self.workshop.load(&tenant.config, workers, tenant.is_pinned);
+        let (config, is_pinned) = (&tenant.config, tenant.is_pinned);
+        let loaded = match server.group(file) {
+            None => {
+                let here = |spec, lines| self.workshop.here(config, spec, lines);
+                self.workshop.load(config, workers, is_pinned, here)
+            }
+            Some(group) => {
+                let process = self
+                    .groups
+                    .process(group, &spec::spec(config), || specs(&server, group));
+                let process = process.map_err(|error| format!("group {}: {error}", group.name))?;
+                let verify = config.app.verify_rewind;
+                let there = |spec, lines| Hosted::There(Remote::new(process, spec, verify, lines));
+                self.workshop.load(config, workers, is_pinned, there)
+            }
+        };
         loaded.map_err(|error| told(&error))
     }
+}
+
+/// All apps of a group whose files are right.
+fn specs(server: &ServerConfig, group: &Group) -> Vec<AppSpec> {
+    let files = server.files().into_iter();
+    let of_group = files.filter(|file| server.group(file) == Some(group));
+    of_group
+        .filter_map(|file| Some(spec::spec(&server.load_app(&file, &variable).ok()?.config)))
+        .collect()
 }
 
 /// A variable of the host's environment.

@@ -17,6 +17,7 @@ mod dev;
 mod difference;
 mod elsewhere;
 mod failure;
+mod groups;
 mod hosted;
 mod import;
 mod interpreter;
@@ -34,6 +35,7 @@ mod steering;
 mod terminal;
 mod top;
 
+use std::env;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, Command};
@@ -82,6 +84,12 @@ fn command() -> Command {
 }
 
 fn main() -> ExitCode {
+    if env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == wasgi_group::COMMAND)
+    {
+        return wasgi_group::serve();
+    }
     let matches = command().get_matches();
     let result = match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),

@@ -26,7 +26,9 @@ use crate::app_options::Chosen;
 use crate::failure::Failure;
 use crate::loaders::{Named, Operator, Workshop, variable};
 use crate::service::{self, Service};
-use crate::{app_options, daemon, hosted, interpreter, listen, loaders, privileges, signals, steering};
+use crate::{
+    app_options, daemon, groups, hosted, interpreter, listen, loaders, privileges, signals, steering,
+};
 
 /// How long a slow terminal or pipe may take over the last lines of the log.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(2);
@@ -173,6 +175,7 @@ impl What {
                 only_of_the_process(matches)?;
                 let file = PathBuf::from(file);
                 let config = load_server(&file, &variable)?;
+                groups::check_users(&file, &config)?;
                 Ok(What::Server(file, Box::new(config)))
             }
             (Some(_), _) => Err(Failure::Usage(

@@ -1,13 +1,17 @@
 //! Two tenants of one server: one tries everything, the other must not notice.
 //!
+//! Once in one process, and once in processes of their own, where nothing may be different.
+//!
 //! While each attack runs, the victim is asked again and again, one request after the other. None of them may fail, or take
 //! longer than `LATEST`, which is far beyond what a busy machine needs and far below what waiting for an attacker would take.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::geteuid;
 
 use crate::client::Reply;
 use crate::server::{Server, app_folder, wasgi};
@@ -18,6 +22,9 @@ const LATEST: Duration = Duration::from_secs(5);
 /// The attacker's time limit: longer than an attack takes that ends by another limit, on a busy machine too.
 const LIMIT: &str = "5s";
 
+/// Users of the tenants' processes.
+const UIDS: [(&str, u32); 2] = [("victim", 47_111), ("hostile", 47_112)];
+
 const PASSWORD: &str = "the victim's own secret";
 
 struct Tenants {
@@ -25,14 +32,61 @@ struct Tenants {
     server: Server,
 }
 
+/// Each test twice: with both tenants in the server's process, and with each in a group of its own.
+macro_rules! tests {
+    ($($name:ident,)*) => {
+        mod in_one_process {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::Tenants::start(""));
+            })*
+        }
+
+        mod in_groups {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::Tenants::start(&super::groups()));
+            })*
+        }
+    };
+}
+
+tests! {
+    time_and_memory_of_a_neighbour_are_its_own,
+    disk_and_descriptors_end_at_their_quotas,
+    replies_without_end_are_cut,
+    heads_beyond_measure_are_refused,
+    nothing_of_a_neighbour_or_the_host_can_be_read,
+    the_log_is_neither_flooded_nor_forged,
+}
+
+/// The part of a `server.toml` that puts each tenant in a group, as a user of its own where this one can give it one.
+fn groups() -> String {
+    let mut text = String::new();
+    for (name, uid) in UIDS {
+        let user = match geteuid().is_root() {
+            true => format!("user = \"{uid}\"\n"),
+            false => String::new(),
+        };
+        text += &format!("[group.hostile-test-{name}]\n{user}");
+    }
+    text
+}
+
 impl Tenants {
-    fn start() -> Self {
-        Self::start_with("")
+    /// `groups` are tables of groups to be named after the tenants; none for one process.
+    fn start(groups: &str) -> Self {
+        Self::start_with(groups, "")
     }
 
     /// With more limits of the attacker's.
-    fn start_with(limits: &str) -> Self {
+    fn start_with(groups: &str, limits: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder for the test");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let in_group = |name: &str| match groups {
+            "" => String::new(),
+            _ => format!("group = \"hostile-test-{name}\"\n"),
+        };
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("write");
         for name in ["victim", "hostile"] {
             fs::create_dir_all(dir.path().join("tenants").join(name).join("data")).expect("folder");
@@ -41,8 +95,12 @@ impl Tenants {
         }
         write(
             "server.toml",
-            "apps = [\"tenants/*/app.toml\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n\
-             [app.victim]\nhosts = [\"victim.test\"]\npass-env = [\"PASSWORD\"]\n",
+            &format!(
+                "apps = [\"tenants/*/app.toml\"]\n[listen]\nhttp = \"127.0.0.1:0\"\n{groups}\
+                 [app.victim]\nhosts = [\"victim.test\"]\npass-env = [\"PASSWORD\"]\n{}[app.hostile]\n{}",
+                in_group("victim"),
+                in_group("hostile")
+            ),
         );
         write(
             "tenants/victim/app.toml",
@@ -63,6 +121,15 @@ impl Tenants {
         let data = dir.path().join("tenants/hostile/data");
         symlink(dir.path().join("tenants/victim"), data.join("neighbour")).expect("symlink");
         symlink("/", data.join("everything")).expect("symlink");
+        if !groups.is_empty() && geteuid().is_root() {
+            for (name, uid) in UIDS {
+                let folder = dir.path().join("tenants").join(name).join("data");
+                for entry in fs::read_dir(&folder).expect("folder").flatten() {
+                    lchown(entry.path(), Some(uid), Some(uid)).expect("chown");
+                }
+                lchown(&folder, Some(uid), Some(uid)).expect("chown");
+            }
+        }
         let mut command = wasgi();
         command.arg("serve").arg(dir.path().join("server.toml"));
         command
@@ -147,9 +214,7 @@ impl Tenants {
     }
 }
 
-#[test]
-fn time_and_memory_of_a_neighbour_are_its_own() {
-    let tenants = Tenants::start();
+fn time_and_memory_of_a_neighbour_are_its_own(tenants: &Tenants) {
     assert_eq!(tenants.attack_with_all("/cpu"), [504; 4]);
     let statuses = tenants.attack_with_all("/memory");
     assert!(
@@ -161,9 +226,8 @@ fn time_and_memory_of_a_neighbour_are_its_own() {
     assert!(matches!(said, 200 | 500 | 504), "{said}");
 }
 
-#[test]
-fn who_burns_the_cpu_is_refused_once_its_minute_is_used_up() {
-    let tenants = Tenants::start_with("cpu-per-minute = \"4s\"\n");
+fn who_burns_the_cpu_is_refused_once_its_minute_is_used_up(groups: &str) {
+    let tenants = Tenants::start_with(groups, "cpu-per-minute = \"4s\"\n");
     let statuses = tenants.attack_with_all("/cpu");
     assert!(
         statuses.iter().all(|status| matches!(status, 504 | 429)),
@@ -174,8 +238,16 @@ fn who_burns_the_cpu_is_refused_once_its_minute_is_used_up() {
 }
 
 #[test]
-fn disk_and_descriptors_end_at_their_quotas() {
-    let tenants = Tenants::start();
+fn who_burns_the_cpu_in_one_process_is_refused_once_its_minute_is_used_up() {
+    who_burns_the_cpu_is_refused_once_its_minute_is_used_up("");
+}
+
+#[test]
+fn who_burns_the_cpu_in_a_group_is_refused_once_its_minute_is_used_up() {
+    who_burns_the_cpu_is_refused_once_its_minute_is_used_up(&groups());
+}
+
+fn disk_and_descriptors_end_at_their_quotas(tenants: &Tenants) {
     for (path, said) in [
         ("/disk", "ENOSPC"),
         ("/hole", "ENOSPC"),
@@ -194,9 +266,7 @@ fn disk_and_descriptors_end_at_their_quotas() {
     }
 }
 
-#[test]
-fn replies_without_end_are_cut() {
-    let tenants = Tenants::start();
+fn replies_without_end_are_cut(tenants: &Tenants) {
     let reply = tenants.while_victim_is_served(|hostile| hostile.get("/endless"));
     assert!(
         !reply.complete && reply.body.len() <= 1 << 20,
@@ -214,9 +284,7 @@ fn replies_without_end_are_cut() {
     });
 }
 
-#[test]
-fn heads_beyond_measure_are_refused() {
-    let tenants = Tenants::start();
+fn heads_beyond_measure_are_refused(tenants: &Tenants) {
     tenants.while_victim_is_served(|hostile| {
         let huge = format!("X-Huge: {}\r\n", "x".repeat(70_000));
         hostile.request("GET", "/chance", &huge, b"").expect(431);
@@ -225,9 +293,7 @@ fn heads_beyond_measure_are_refused() {
     });
 }
 
-#[test]
-fn nothing_of_a_neighbour_or_the_host_can_be_read() {
-    let tenants = Tenants::start();
+fn nothing_of_a_neighbour_or_the_host_can_be_read(tenants: &Tenants) {
     let victim = tenants.folder("victim").display().to_string();
     let there = format!("{victim}/data/count");
     let missing = format!("{victim}/data/missing");
@@ -265,9 +331,7 @@ fn nothing_of_a_neighbour_or_the_host_can_be_read() {
     assert_ne!(tenants.attack("/chance"), tenants.attack("/chance"));
 }
 
-#[test]
-fn the_log_is_neither_flooded_nor_forged() {
-    let tenants = Tenants::start();
+fn the_log_is_neither_flooded_nor_forged(tenants: &Tenants) {
     let mark = tenants.server.log.mark();
     assert_eq!(tenants.attack("/forge"), "forged");
     tenants.server.log.wait_for(mark, "GET /forge ");

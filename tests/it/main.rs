@@ -22,6 +22,7 @@ mod fastcgi;
 mod flask;
 mod fronts;
 mod gateways;
+mod groups;
 mod hostile;
 mod http;
 mod image_cache;

@@ -15,7 +15,7 @@ fn start(more: &str) -> Server {
     ))
 }
 
-fn ask(server: &Server, arguments: &[&str]) -> Run {
+pub(crate) fn ask(server: &Server, arguments: &[&str]) -> Run {
     let socket = server.dir.path().join("admin.sock");
     run(
         wasgi().args(arguments).arg("--admin").arg(socket),
@@ -31,7 +31,7 @@ fn requests(server: &Server) -> Vec<Value> {
 
 /// The request for `target`, once it is at `place`.
 #[track_caller]
-fn found(server: &Server, target: &str, place: &str) -> Value {
+pub(crate) fn found(server: &Server, target: &str, place: &str) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let requests = requests(server);

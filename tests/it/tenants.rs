@@ -326,7 +326,18 @@ fn several_apps_of_one_owner_are_served_by_name() {
 
 #[test]
 fn an_operator_reloads_rolls_back_drains_and_resumes_one_app() {
-    let host = Host::new("hosts = [\"{name}.test\"]\n[admin]\nsocket = \"admin.sock\"");
+    operate("");
+}
+
+#[test]
+fn an_operator_does_so_with_an_app_in_a_group() {
+    operate(GROUPED);
+}
+
+fn operate(defaults: &str) {
+    let host = Host::new(&format!(
+        "hosts = [\"{{name}}.test\"]\n[admin]\nsocket = \"admin.sock\"\n{defaults}"
+    ));
     host.app("shop", LEAST, "old");
     host.app("wiki", LEAST, "wiki");
     let server = host.start();
@@ -410,9 +421,21 @@ impl Drop for StopClients<'_> {
 
 #[test]
 fn reloads_under_load_lose_no_request() {
-    let host = Host::new(
-        "hosts = [\"{name}.test\"]\n[limits]\nidle-time = \"60s\"\n[defaults.limits]\nqueue = 1000\n",
-    );
+    reload_under_load("", REQUESTS);
+}
+
+#[test]
+fn reloads_under_load_lose_no_request_in_a_groups_process() {
+    reload_under_load(GROUPED, REQUESTS / 5);
+}
+
+/// All apps in one group.
+const GROUPED: &str = "[group.tenants-test]\n[defaults]\ngroup = \"tenants-test\"\n";
+
+fn reload_under_load(defaults: &str, requests: usize) {
+    let host = Host::new(&format!(
+        "hosts = [\"{{name}}.test\"]\n[limits]\nidle-time = \"60s\"\n{defaults}[defaults.limits]\nqueue = 1000\n"
+    ));
     host.app("shop", &format!("{LEAST}workers = 2\n"), "load 0");
     let server = host.start();
     server.ask("shop.test", "/").expect(200);
@@ -435,7 +458,7 @@ fn reloads_under_load_lose_no_request() {
             });
         }
         let _stopped = StopClients(&stop);
-        let wait_for = |requests| {
+        let wait_for = |requests: usize| {
             let deadline = Instant::now() + 10 * PATIENCE;
             while done.load(SeqCst) < requests {
                 assert!(Instant::now() < deadline, "{} requests only", done.load(SeqCst));
@@ -444,13 +467,13 @@ fn reloads_under_load_lose_no_request() {
         };
         for round in 1..=RELOADS {
             // Spread over the load.
-            wait_for(REQUESTS * round / (RELOADS + 1));
+            wait_for(requests * round / (RELOADS + 1));
             let mark = server.log.mark();
             server.rewrite("tenants/shop/app.py", &code(&format!("load {round}")));
             server.signal(Signal::HUP);
             server.log.wait_for(mark, "reload: 1 apps, 0 failed");
         }
-        wait_for(REQUESTS);
+        wait_for(requests);
     });
     assert_eq!(
         server.ask("shop.test", "/").expect(200).text(),

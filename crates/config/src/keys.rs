@@ -170,6 +170,7 @@ pub(crate) fn server_hint(key: &str) -> String {
         "defaults",
         "caps",
         "app",
+        "group",
     ];
     let typed = plain(key);
     match NAMES.iter().find(|name| near(&typed, &plain(name))) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::admin::Admin;
 use crate::compress;
 use crate::config::{Config, Limits, Listen};
+use crate::group::Group;
 use crate::limits::LimitKey;
 use crate::log::Logging;
 use crate::problem::{At, Errors, Place, Problem};
@@ -60,6 +61,10 @@ pub struct ServerConfig {
     workers_cap: Option<i64>,
     compress_cap: Option<i64>,
     own: Vec<Own>,
+    /// `[group.NAME]`: apps that have a process of their own.
+    pub groups: Vec<Group>,
+    /// `[defaults] group`.
+    group: Option<String>,
 }
 
 /// `[app.NAME]`: what the operator says of one app.
@@ -70,6 +75,7 @@ struct Own {
     weight: Option<At<i64>>,
     grant: Vec<PathBuf>,
     pass_env: Vec<String>,
+    group: Option<String>,
 }
 
 /// An app of a server.
@@ -162,6 +168,15 @@ impl Resolver<'_> {
             at.as_ref().map(|at| self.range(at, low, high));
         }
         defaults.isolation.as_ref().map(|at| self.isolation(at));
+        let groups = self.groups(typed.groups);
+        for at in typed
+            .own
+            .iter()
+            .filter_map(|own| own.group.as_ref())
+            .chain(&typed.group)
+        {
+            self.in_group(at, &groups);
+        }
         let own = typed.own.into_iter().map(|own| self.own(own)).collect();
         let listen = self.listen(&raw);
         let process = self.process(&raw.process);
@@ -194,6 +209,8 @@ impl Resolver<'_> {
             workers_cap,
             compress_cap,
             own,
+            groups,
+            group: typed.group.map(|at| at.value),
         })
     }
 
@@ -224,6 +241,7 @@ impl Resolver<'_> {
             grant: typed.grant.iter().filter_map(|at| self.folder(at)).collect(),
             weight: typed.weight,
             pass_env: typed.pass_env.into_iter().map(|at| at.value).collect(),
+            group: typed.group.map(|at| at.value),
         }
     }
 
@@ -255,6 +273,14 @@ impl ServerConfig {
     /// What an app is called: its folder's name.
     pub fn name(file: &Path) -> String {
         folder_name(file.parent().and_then(Path::file_name).unwrap_or_default())
+    }
+
+    /// The group that an app is in, if any.
+    pub fn group(&self, file: &Path) -> Option<&Group> {
+        let name = Self::name(file);
+        let own = self.own.iter().find(|own| own.name == name);
+        let group = own.and_then(|own| own.group.as_ref()).or(self.group.as_ref())?;
+        self.groups.iter().find(|it| it.name == *group)
     }
 
     /// Where the operator's file says that an app is served, whatever its own file says.

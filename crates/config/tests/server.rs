@@ -75,6 +75,55 @@ fn the_operators_mistakes_come_all_at_once() {
 }
 
 #[test]
+fn what_is_wrong_with_groups_is_told_with_the_rest() {
+    let folder = Folder::new();
+    let text = "[group.\"a/b\"]\n[group.shop]\nuser = \"nobody-of-this-name\"\nlandlock = true\n[group.top]\nuser = \"root\"\n\
+                require-landlock = 1\n[app.shop]\ngroup = \"shops\"\n[defaults]\ngroup = \"none\"\n";
+    let said = folder.server(&format!("{APPS}{text}")).err().unwrap();
+    for line in [
+        "server.toml:2: group.a/b: is no name for a group",
+        "server.toml:4: group.shop.user: there is no user `nobody-of-this-name` on this machine",
+        "server.toml:5: group.shop.landlock: unknown key",
+        "server.toml:7: group.top.user: root is no user to confine apps with",
+        "server.toml:8: group.top.require-landlock: must be true or false, not a number",
+        "server.toml:10: app.shop.group: there is no group `shops`",
+        "server.toml:12: defaults.group: there is no group `none`",
+    ] {
+        assert!(said.lines().any(|it| it.starts_with(line)), "{line}\nin\n{said}");
+    }
+}
+
+#[test]
+fn an_app_is_in_its_own_group_or_that_of_all() {
+    let folder = Folder::new();
+    let text = "[group.a]\nuser = \"47110\"\nrequire-landlock = true\n[group.b]\n[app.shop]\ngroup = \"a\"\n";
+    let group = |server: &ServerConfig, name: &str| {
+        let group = server.group(&folder.path(&format!("{name}/app.toml")));
+        group.map(|it| {
+            (
+                it.name.clone(),
+                it.user.as_ref().map(|user| user.uid),
+                it.require_landlock,
+            )
+        })
+    };
+    let server = folder.server(&format!("{APPS}{text}")).unwrap();
+    assert_eq!(group(&server, "shop"), Some(("a".to_owned(), Some(47_110), true)));
+    assert_eq!(group(&server, "wiki"), None);
+    let server = folder
+        .server(&format!("{APPS}{text}[defaults]\ngroup = \"b\"\n"))
+        .unwrap();
+    assert_eq!(group(&server, "shop").map(|it| it.0), Some("a".to_owned()));
+    assert_eq!(group(&server, "wiki"), Some(("b".to_owned(), None, false)));
+    // Not for an app's own file to say.
+    let said = folder
+        .app(&server, "wiki", &format!("{LEAST}group = \"a\"\n"))
+        .err()
+        .unwrap();
+    assert!(said.contains("group: unknown key"), "{said}");
+}
+
+#[test]
 fn files_are_found_by_pattern() {
     let folder = Folder::new();
     let server = folder

@@ -4,8 +4,8 @@
 ///
 /// # Panics
 /// If a part is longer than 65,535 bytes: for what the engine itself writes, whose lengths are checked before.
-pub(crate) fn push(block: &mut Vec<u8>, key: &str, value: impl AsRef<[u8]>) {
-    for part in [key.as_bytes(), value.as_ref()] {
+pub(crate) fn push(block: &mut Vec<u8>, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+    for part in [key.as_ref(), value.as_ref()] {
         let length = u16::try_from(part.len()).expect("a block's parts are checked to fit 16 bits");
         block.extend_from_slice(&length.to_le_bytes());
         block.extend_from_slice(part);

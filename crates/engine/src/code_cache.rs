@@ -13,7 +13,7 @@ use wasmtime::{Engine, Module};
 
 use crate::checks;
 use crate::engine::EngineError;
-use crate::private_folder::{PrivateFolder, checksum};
+use crate::private_folder::{self, PrivateFolder, checksum};
 
 /// The module of a guest: from `folder` if it is there and sound, else compiled from `code` and put there. `digest` is
 /// what tells the guest from others.
@@ -54,6 +54,19 @@ pub(crate) fn load(
     unsafe { Module::deserialize(engine, &code) }.map_err(EngineError::Wasmtime)
 }
 
+/// The file with a guest's machine code, if it is there and sound, for another process of this program.
+pub(crate) fn file(engine: &Engine, digest: u128, folder: &Path) -> Option<File> {
+    let folder = PrivateFolder::open(folder).ok()?;
+    Entry::new(engine, digest, folder).sound().ok().flatten()
+}
+
+/// The module of what [`file`] gave another process.
+pub(crate) fn load_file(engine: &Engine, file: File) -> Result<Module, EngineError> {
+    private_folder::check_trusted(&file).map_err(EngineError::Code)?;
+    // SAFETY: the file is one that `write` has made, and only this user or root can have changed it.
+    unsafe { Module::deserialize_open_file(engine, file) }.map_err(EngineError::Wasmtime)
+}
+
 /// One guest's place in the cache.
 struct Entry {
     folder: PrivateFolder,
@@ -80,8 +93,8 @@ impl Entry {
         self.folder.path().join(&self.code)
     }
 
-    /// `None` if nothing is there yet.
-    fn read(&self, engine: &Engine) -> Result<Option<Module>, String> {
+    /// The file with the code, as it was written; `None` if nothing is there yet.
+    fn sound(&self) -> Result<Option<File>, String> {
         let open = |name| self.folder.read(name).map_err(|error| error.to_string());
         let Some(mut file) = open(&self.code)? else {
             return Ok(None);
@@ -93,6 +106,14 @@ impl Entry {
         if checksum_of(&mut file).map_err(|error| error.to_string())? != noted.trim() {
             return Err("damaged: its checksum is not the one noted".into());
         }
+        Ok(Some(file))
+    }
+
+    /// `None` if nothing is there yet.
+    fn read(&self, engine: &Engine) -> Result<Option<Module>, String> {
+        let Some(file) = self.sound()? else {
+            return Ok(None);
+        };
         // SAFETY: the file holds what `write` put there (the checksum was just compared, on this descriptor), and only
         // this user can have changed it: it comes from a private folder.
         unsafe { Module::deserialize_open_file(engine, file) }

@@ -1,5 +1,6 @@
 //! CPython compiled to machine code, once for every app.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -74,12 +75,48 @@ impl Engine {
         cache: &Path,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, EngineError> {
+        Self::make(python, cache, |wasmtime, wasm, digest| {
+            let code = || Ok(checks::add(wasm)?);
+            code_cache::load(wasmtime, digest, cache, code, progress)
+        })
+    }
+
+    /// As `new`, with the [`machine_code`](Self::machine_code) of another process of this program, for the same `python`. It
+    /// must belong to this user or to root, and nobody else may write to it.
+    ///
+    /// # Errors
+    /// As `new`, and [`EngineError::Code`].
+    pub fn with_code(python: &PythonFiles, cache: &Path, code: File) -> Result<Self, EngineError> {
+        Self::make(python, cache, |wasmtime, _, _| {
+            code_cache::load_file(wasmtime, code)
+        })
+    }
+
+    /// The guest.
+    pub fn python(&self) -> &PythonFiles {
+        &self.python
+    }
+
+    /// The folder that machine code and images are kept in.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The file of the guest's machine code, opened for reading; `None` if it could not be kept.
+    pub fn machine_code(&self) -> Option<File> {
+        code_cache::file(&self.wasmtime, self.digest, &self.cache)
+    }
+
+    fn make(
+        python: &PythonFiles,
+        cache: &Path,
+        module: impl FnOnce(&wasmtime::Engine, &[u8], u128) -> Result<Module, EngineError>,
+    ) -> Result<Self, EngineError> {
         let ticks = Arc::new(Ticks::new(RESERVED, GUARD).map_err(EngineError::Image)?);
         let wasmtime = wasmtime::Engine::new(&config(ticks.clone())).map_err(EngineError::Wasmtime)?;
         let wasm = read(python)?;
         let digest = checksum(&wasm);
-        let code = || Ok(checks::add(&wasm)?);
-        let module = code_cache::load(&wasmtime, digest, cache, code, progress)?;
+        let module = module(&wasmtime, &wasm, digest)?;
         let linked = link(&wasmtime, &module).map_err(EngineError::Wasmtime)?;
         let scratch = Scratch::make(&std::env::temp_dir()).map_err(EngineError::Scratch)?;
         let ticker = Ticker::start(ticks.clone()).map_err(EngineError::Thread)?;
@@ -208,6 +245,9 @@ pub enum EngineError {
     /// wasmtime refused the guest.
     #[error("wasmtime cannot load the Python guest: {0:#}")]
     Wasmtime(wasmtime::Error),
+    /// The machine code that another process gave may not be trusted.
+    #[error("cannot use the machine code handed over")]
+    Code(#[source] std::io::Error),
     /// The guest is not one that images can be made of.
     #[error("the Python guest cannot be used")]
     Module(#[from] ModuleError),

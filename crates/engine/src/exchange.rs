@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::track::Track;
 
@@ -46,7 +47,7 @@ pub trait RequestBody: Send {
 }
 
 /// Why a request's body cannot be read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Deserialize, Serialize)]
 pub enum BodyError {
     /// The body grew past the app's `request-body` limit.
     #[error("the request body is larger than allowed")]
@@ -114,7 +115,7 @@ pub trait ReplySink: Send {
 }
 
 /// Why the app gave no (complete) reply. The server turns each into a status.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Deserialize, Serialize)]
 pub enum Failure {
     /// An exception left the app; its traceback is in the log.
     #[error("the app raised an exception")]
@@ -140,6 +141,9 @@ pub enum Failure {
     /// WebAssembly stopped the instance: stack overflow, out-of-bounds access, abort.
     #[error("the instance crashed: {0}")]
     Crashed(String),
+    /// The process with the instance has ended, or was ended.
+    #[error("{0}")]
+    Lost(String),
     /// There is no instance for it, and none could be started.
     #[error("the app does not start: {0}")]
     NotStarted(String),

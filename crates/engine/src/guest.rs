@@ -101,8 +101,9 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// One request on its way through the guest.
-pub(crate) struct Exchange {
+/// One request on its way through the guest: what stands between an untrusted side and the [`ReplySink`]. The server's end of an
+/// instance in another process goes through it as well.
+pub struct Exchange {
     body: Box<dyn RequestBody>,
     /// What of the last piece of the body has not been read.
     rest: Bytes,
@@ -119,7 +120,7 @@ pub(crate) struct Exchange {
 
 /// What became of a piece of the reply.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
+pub enum Sent {
     /// It went out, as far as it was to.
     All,
     /// It is the first that goes past the Content-Length the app gave, which is told.
@@ -135,7 +136,8 @@ enum Head {
 }
 
 impl Exchange {
-    pub(crate) fn new(body: Box<dyn RequestBody>, reply: Box<dyn ReplySink>) -> Self {
+    /// A request of which nothing has been read and that nothing has been replied to.
+    pub fn new(body: Box<dyn RequestBody>, reply: Box<dyn ReplySink>) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -151,7 +153,10 @@ impl Exchange {
     /// Some of the body, at most `most` bytes, waiting until there is some; empty at its end.
     ///
     /// Dropping the future loses nothing: bytes are taken only when it completes.
-    pub(crate) async fn read(&mut self, most: usize) -> Result<Bytes, BodyError> {
+    ///
+    /// # Errors
+    /// As the body; the reply has failed by then.
+    pub async fn read(&mut self, most: usize) -> Result<Bytes, BodyError> {
         if self.rest.is_empty() {
             if let Some(end) = self.body_end {
                 return end.map(|()| Bytes::new());
@@ -175,7 +180,7 @@ impl Exchange {
     ///
     /// # Errors
     /// The refusal, as `reply_head` answers it.
-    pub(crate) fn head(&mut self, block: &[u8]) -> Result<(), i32> {
+    pub fn head(&mut self, block: &[u8]) -> Result<(), i32> {
         if matches!(self.head, Head::Sent) {
             return Err(crate::abi::refusal::ALREADY_SENT);
         }
@@ -186,8 +191,11 @@ impl Exchange {
         Ok(())
     }
 
-    /// Waits until the client takes more.
-    pub(crate) async fn room(&mut self) -> Result<(), PeerGone> {
+    /// Waits until the client takes more. To be called before each piece.
+    ///
+    /// # Errors
+    /// [`PeerGone`] when nobody takes more, or the reply is complete.
+    pub async fn room(&mut self) -> Result<(), PeerGone> {
         if self.over {
             return Err(PeerGone);
         }
@@ -200,7 +208,7 @@ impl Exchange {
 
     /// Sends the head if it still waits, then a part of a file, but no more than the Content-Length that the app gave.
     /// Nothing follows.
-    pub(crate) fn send_file(&mut self, mut part: FilePart) -> Sent {
+    pub fn send_file(&mut self, mut part: FilePart) -> Sent {
         match std::mem::replace(&mut self.head, Head::Sent) {
             Head::Missing => {
                 self.head = Head::Missing;
@@ -225,7 +233,7 @@ impl Exchange {
     }
 
     /// Sends the head if it still waits, then `data`, but no more than the Content-Length that the app gave.
-    pub(crate) fn send(&mut self, mut data: Bytes, last: bool) -> Sent {
+    pub fn send(&mut self, mut data: Bytes, last: bool) -> Sent {
         match std::mem::replace(&mut self.head, Head::Sent) {
             Head::Missing => {
                 self.head = Head::Missing;
@@ -258,7 +266,7 @@ impl Exchange {
     }
 
     /// Ends the exchange with a failure, unless it is over.
-    pub(crate) fn fail(&mut self, failure: Failure) {
+    pub fn fail(&mut self, failure: Failure) {
         if !self.over {
             self.over = true;
             self.reply.fail(failure);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use wasmtime::component::ResourceTableError;
 use wasmtime::{AsContext, Store, Trap, TypedFunc, WasmParams, WasmResults};
 use wasmtime_wasi::I32Exit;
@@ -38,7 +39,7 @@ pub struct Instance {
 }
 
 /// What going back to the snapshot took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Rewound {
     /// Pages that had been written, 4 KiB each; `None` where the kernel does not tell.
     pub pages: Option<usize>,
@@ -70,7 +71,7 @@ pub enum RewindError {
 }
 
 /// What became of a request, for the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Report {
     /// Whether the instance may take another request.
     pub reusable: bool,
@@ -83,7 +84,7 @@ pub struct Report {
 }
 
 /// Why an instance may not take another request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Deserialize, Serialize)]
 pub enum WhyNot {
     /// Its request ran into [`Limits::time`](crate::Limits::time).
     #[error("time limit of {0:?} reached")]

@@ -41,6 +41,7 @@ mod private_folder;
 mod python;
 mod python_stack;
 mod quota;
+mod repeats;
 mod reply;
 mod rewind;
 mod room;
@@ -62,12 +63,14 @@ pub use exchange::{
     AppLog, BodyError, Failure, FilePart, PeerGone, ReplyHead, ReplySink, Request, RequestBody,
 };
 pub use first_start::{BuildError, NotStored};
+pub use guest::{Exchange, Sent};
 pub use guest_module::ModuleError;
 pub use image_cache::StoredImage;
 pub use instance::{Instance, Report, RewindError, Rewound, WhyNot};
 pub use local::{Keeper, Kept};
 pub use mounts::MountError;
 pub use python::PythonFiles;
+pub use repeats::{COUNTED, News, Repeats};
 pub use rewind::open_pagemap;
 pub use room::{HeldRoom, Room};
 pub use spec::{AppSpec, Entry, Isolation, Limits, Mount, Quota, Secret};

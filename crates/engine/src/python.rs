@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::EngineError;
 
 /// Where a built guest is: `python.wasm`, `lib/` and `VERSION` in one folder, as `make python` leaves them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct PythonFiles {
     /// The interpreter and our entry, a WASI preview 1 reactor.
     pub wasm: PathBuf,

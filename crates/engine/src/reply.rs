@@ -62,6 +62,19 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<ReplyHead, i32> {
     })
 }
 
+impl ReplyHead {
+    /// The block that [`Exchange::head`](crate::Exchange::head) reads the same head from.
+    pub fn to_block(&self) -> Vec<u8> {
+        let mut block = Vec::new();
+        let status = [self.status.to_string().as_bytes(), b" ", &self.reason].concat();
+        block::push(&mut block, b"", status);
+        for (name, value) in &self.headers {
+            block::push(&mut block, name, value);
+        }
+        block
+    }
+}
+
 /// `200 OK`: three digits from 200 to 599, a space, a reason. The reason and its space may be missing, as Gunicorn and
 /// uWSGI take it.
 fn parse_status(line: &[u8]) -> Option<(u16, &[u8])> {
@@ -114,6 +127,15 @@ mod tests {
         assert_eq!((head.status, &head.reason[..]), (404, &b"Not Found"[..]));
         let names: Vec<_> = head.headers.iter().map(|(name, _)| &name[..]).collect();
         assert_eq!(names, [b"X-B", b"x-a", b"X-B"]);
+    }
+
+    #[test]
+    fn a_head_is_the_same_after_its_block() {
+        let fields = [("X-B", "1"), ("Set-Cookie", "a=b"), ("X-Empty", "")];
+        for status in ["404 Not Found", "200", "299 \u{e9}"] {
+            let head = head(status, &fields).expect("valid");
+            assert_eq!(parse(&head.to_block()), Ok(head));
+        }
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One app: which code to load, what of the host's files it sees, and its limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct AppSpec {
     /// Marks the app's lines in the log.
     pub name: String,
@@ -36,7 +38,7 @@ pub struct AppSpec {
 }
 
 /// A variable whose value neither images nor debug output hold.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Secret {
     /// Name in `os.environ`.
     pub name: String,
@@ -51,7 +53,7 @@ impl fmt::Debug for Secret {
 }
 
 /// How much of one request the next may see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Isolation {
     /// Memory lives on from request to request, as with any server.
     #[default]
@@ -61,7 +63,7 @@ pub enum Isolation {
 }
 
 /// Where the WSGI callable of an app is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Entry {
     /// `module:callable`, imported from `sys.path`; `callable` may be dotted.
     Module {
@@ -80,7 +82,7 @@ pub enum Entry {
 }
 
 /// A folder of the host shown to the guest. `..` and symbolic links lead nowhere outside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Mount {
     /// Folder on the host; no part of its path is a symbolic link.
     pub host: PathBuf,
@@ -93,7 +95,7 @@ pub struct Mount {
 }
 
 /// How much a folder may hold. What goes beyond fails with ENOSPC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Quota {
     /// Sizes of files together.
     pub bytes: Option<u64>,
@@ -109,7 +111,7 @@ impl Quota {
 }
 
 /// What an instance may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Limits {
     /// Wall clock per request; at its end Python gets an exception and the client a 504.
     pub time: Duration,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::block;
@@ -12,7 +13,7 @@ use crate::block;
 const MAX_TARGET: usize = 512;
 
 /// Where a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum At {
     /// No instance has begun with it.
     Waits,
@@ -133,18 +134,20 @@ impl Track {
     }
 
     /// Ready when it is to end.
-    pub(crate) async fn killed(&self) {
+    pub async fn killed(&self) {
         while !self.is_killed() {
             // Told before this is asked, it is ready at once.
             self.told.notified().await;
         }
     }
 
-    pub(crate) fn set_at(&self, at: At) {
+    /// For who handles it.
+    pub fn set_at(&self, at: At) {
         self.at.store(at as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_cost(&self, cpu: Duration, memory: u64) {
+    /// For who handles it: CPU time, and linear memory in bytes.
+    pub fn set_cost(&self, cpu: Duration, memory: u64) {
         // Good for 584 years.
         self.cpu_nanos.store(cpu.as_nanos() as u64, Ordering::Relaxed);
         self.memory.store(memory, Ordering::Relaxed);

@@ -6,6 +6,7 @@ pub mod cgi;
 pub mod environ;
 pub mod fastcgi;
 pub mod forwarded;
+pub mod frames;
 pub mod gateway;
 mod head;
 pub mod http;

@@ -365,6 +365,7 @@ fn failed(record: Record, failure: &Failure) -> Result<Response<ReplyBody>, Cut>
         | Failure::Killed
         | Failure::Exited(_)
         | Failure::Crashed(_)
+        | Failure::Lost(_)
         | Failure::NotStarted(_) => record.warn(format_args!("{failure}")),
     }
     match (status(failure), record.broken(), failure) {

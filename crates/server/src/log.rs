@@ -18,7 +18,6 @@ mod format;
 mod own;
 mod place;
 mod recent;
-mod repeats;
 mod sink;
 
 use std::cell::RefCell;
@@ -32,7 +31,7 @@ use std::time::{Duration, Instant};
 
 pub use wasgi_config::AccessFormat;
 use wasgi_config::{APP, LogTo, Logging, Tracing};
-use wasgi_engine::AppLog;
+use wasgi_engine::{AppLog, COUNTED, News};
 
 pub(crate) use access::Access;
 use app::App;
@@ -49,7 +48,6 @@ pub use own::OwnLog;
 pub use place::OpenRoom;
 use place::Place;
 pub use recent::Tail;
-use repeats::{COUNTED, News};
 use sink::{Sink, Stream};
 
 use crate::request_id::RequestId;

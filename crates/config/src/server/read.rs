@@ -2,6 +2,7 @@
 
 use toml::de::DeTable;
 
+use crate::group::RawGroup;
 use crate::keys;
 use crate::limits::{LIMITS, LimitKey, Typed};
 use crate::problem::{At, Problem};
@@ -27,6 +28,10 @@ pub(super) struct RawServer {
     pub workers_cap: Option<At<i64>>,
     pub compress_cap: Option<At<i64>>,
     pub own: Vec<RawOwn>,
+    /// `[defaults] group`.
+    pub group: Option<At<String>>,
+    /// `[group.NAME]`.
+    pub groups: Vec<RawGroup>,
 }
 
 /// `[app.NAME]`.
@@ -38,6 +43,7 @@ pub(super) struct RawOwn {
     pub weight: Option<At<i64>>,
     pub grant: Vec<At<String>>,
     pub pass_env: Vec<At<String>>,
+    pub group: Option<At<String>>,
 }
 
 /// Reads the text of a `server.toml`; the last value tells whether its syntax was broken.
@@ -118,6 +124,11 @@ impl RawServer {
                         self.own(reader, name, value);
                     }
                 }
+                "group" => {
+                    for (name, value) in reader.table(key, value) {
+                        self.group(reader, name, value);
+                    }
+                }
                 _ => {
                     let at = reader.at(key, name, ());
                     reader
@@ -143,11 +154,12 @@ impl RawServer {
                         reader.compress(key, value);
                     }
                 }
+                "group" => self.group = reader.text("defaults.group", value),
                 _ if KEYS.contains(&key) => reader.app(name, value),
                 _ => {
                     let at = reader.at(&format!("defaults.{key}"), name, ());
                     let hint = format!(
-                        "the keys here are {}, and those of [defaults.limits] and [defaults.compress]",
+                        "the keys here are group, {}, and those of [defaults.limits] and [defaults.compress]",
                         KEYS.join(", ")
                     );
                     reader.problems.push(at.problem("unknown key", hint));
@@ -193,13 +205,36 @@ impl RawServer {
                 "weight" => own.weight = reader.number(&path, value, "100"),
                 "grant" => own.grant = reader.list(&path, value),
                 "pass-env" => own.pass_env = reader.list(&path, value),
+                "group" => own.group = reader.text(&path, value),
                 _ => {
                     let at = reader.at(&path, name, ());
-                    let hint = "the keys here are grant, hosts, mount, pass-env and weight";
+                    let hint = "the keys here are grant, group, hosts, mount, pass-env and weight";
                     reader.problems.push(at.problem("unknown key", hint));
                 }
             }
         }
         self.own.push(own);
+    }
+
+    fn group(&mut self, reader: &mut Reader<'_>, name: &Name<'_>, value: &Value<'_>) {
+        let table = format!("group.{}", name.get_ref());
+        let mut group = RawGroup {
+            name: Some(reader.at(&table, name, name.get_ref().to_string())),
+            ..RawGroup::default()
+        };
+        for (name, value) in reader.table(&table, value) {
+            let key = name.get_ref().as_ref();
+            let path = format!("{table}.{key}");
+            match key {
+                "user" => group.user = reader.text(&path, value),
+                "require-landlock" => group.require_landlock = reader.flag(&path, value),
+                _ => {
+                    let at = reader.at(&path, name, ());
+                    let hint = "the keys here are user and require-landlock";
+                    reader.problems.push(at.problem("unknown key", hint));
+                }
+            }
+        }
+        self.groups.push(group);
     }
 }

@@ -259,6 +259,8 @@ pub(super) fn status(failure: &Failure) -> Option<StatusCode> {
         Failure::App | Failure::BadReply(_) | Failure::Exited(_) | Failure::Crashed(_) => {
             Some(StatusCode::INTERNAL_SERVER_ERROR)
         }
+        // A server in front may ask another one, if the request is one to be repeated.
+        Failure::Lost(_) => Some(StatusCode::BAD_GATEWAY),
         Failure::NotStarted(_) | Failure::Killed => Some(StatusCode::SERVICE_UNAVAILABLE),
         Failure::TimeLimit | Failure::CpuLimit => Some(StatusCode::GATEWAY_TIMEOUT),
         Failure::Body(BodyError::TooLarge) => Some(StatusCode::PAYLOAD_TOO_LARGE),

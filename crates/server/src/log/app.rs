@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
+use wasgi_engine::{News, Repeats};
+
 use super::bucket::{Bucket, HeldBack, Verdict};
 use super::own::Own;
 use super::recent::{Recent, Tail};
-use super::repeats::{News, Repeats};
 
 #[derive(Debug)]
 pub(super) struct App {

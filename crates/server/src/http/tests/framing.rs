@@ -282,6 +282,7 @@ async fn a_failure_becomes_a_status_and_within_a_reply_cuts_the_connection() {
         (Failure::Killed, "503"),
         (Failure::Exited(1), "500"),
         (Failure::Crashed("stack".to_owned()), "500"),
+        (Failure::Lost("its process ended".to_owned()), "502"),
         (Failure::NotStarted("no memory".to_owned()), "503"),
         (Failure::Body(BodyError::TooLarge), "413"),
         (Failure::Body(BodyError::TimedOut), "408"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long what comes again is counted before that is told, and how long a failure has to stay away to be news.
-pub(super) const COUNTED: Duration = Duration::from_secs(60);
+pub const COUNTED: Duration = Duration::from_secs(60);
 
 /// After so long it is told whole even if it never stayed away: by then nobody finds where it was.
 const TOLD_ANEW: Duration = Duration::from_secs(3600);
@@ -15,8 +15,9 @@ const KNOWN: usize = 64;
 /// Bytes of what tells a failure from others.
 const WHAT_MAX: usize = 400;
 
+/// An app's failures, by what tells one from others.
 #[derive(Debug, Default)]
-pub(super) struct Repeats(HashMap<Box<str>, Known>);
+pub struct Repeats(HashMap<Box<str>, Known>);
 
 #[derive(Debug)]
 struct Known {
@@ -30,15 +31,19 @@ struct Known {
 
 /// What becomes of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub enum News {
     /// It is to be told.
     Whole,
     /// It is counted; the first since the last report asks for the next one.
-    Counted { first: bool },
+    Counted {
+        /// Whether nothing was counted before.
+        first: bool,
+    },
 }
 
 impl Repeats {
-    pub(super) fn take(&mut self, what: &str, request: Option<&str>, now: Instant) -> News {
+    /// Takes note of a failure; what is to be done about it.
+    pub fn take(&mut self, what: &str, request: Option<&str>, now: Instant) -> News {
         let what = &what[..what.floor_char_boundary(WHAT_MAX)];
         if let Some(known) = self.0.get_mut(what) {
             let since = |then: Instant| now.saturating_duration_since(then);
@@ -69,7 +74,7 @@ impl Repeats {
     }
 
     /// A line for each failure that has come again since the last time this was asked. Not escaped.
-    pub(super) fn report(&mut self, now: Instant) -> Vec<String> {
+    pub fn report(&mut self, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
         for (what, known) in &mut self.0 {
             let more = std::mem::take(&mut known.more);
