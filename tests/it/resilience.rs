@@ -243,7 +243,7 @@ fn a_full_disk_under_the_log_is_told_once_and_lines_come_again_when_there_is_roo
         .lines()
         .find(|line| line.contains("/ok?after"))
         .expect("was there");
-    assert!(after.starts_with("unix ") || after.starts_with("- "), "{after}");
+    assert!(!after.contains("/ok?lost"), "{after}");
 }
 
 /// What comes on a pipe, as it comes.
