@@ -153,6 +153,14 @@ impl Conversation {
         Ok(())
     }
 
+    /// Has the other side read the end once all is out that was put in; it may go on to speak.
+    pub(crate) fn say_no_more(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(
+            &*self.stream,
+            rustix::net::Shutdown::Write,
+        )?)
+    }
+
     /// Bytes that have not gone out.
     pub(crate) fn waiting(&self) -> usize {
         self.out.len() - self.sent

@@ -37,6 +37,9 @@ const LINES_AT_ONCE: usize = 64 << 10;
 const LINE_COSTS: usize = 100;
 const LINES_PAUSE: Duration = Duration::from_millis(10);
 
+/// For how long a process that is to forget an app may be silent before it has said all.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// Longest name of a request.
 const ID: usize = 128;
 
@@ -65,15 +68,8 @@ pub struct Remote {
 struct Announced {
     link: Arc<Link>,
     lines: JoinHandle<()>,
-    /// Takes the ids of requests that are to end.
+    /// Takes the ids of requests that are to end. Dropped, the process is to forget the app, and says what it still has to.
     kill: mpsc::UnboundedSender<String>,
-}
-
-impl Drop for Announced {
-    fn drop(&mut self) {
-        // It holds the conversation, whose end has the process forget the app.
-        self.lines.abort();
-    }
 }
 
 /// Why nothing came of it, and whether it may if it is tried again.
@@ -248,13 +244,13 @@ impl Remote {
     }
 }
 
-/// Hands on what an app logs, and which of its requests are to end.
+/// Hands on what an app logs, and which of its requests are to end, as long as somebody has requests to end; then what is left.
 async fn tell_lines(
     conversation: &mut Conversation,
     log: &dyn AppLog,
     mut killed: mpsc::UnboundedReceiver<String>,
 ) -> Result<(), Lost> {
-    let mut taken = 0;
+    let (mut taken, mut is_over) = (0, false);
     loop {
         if taken > LINES_AT_ONCE {
             taken = 0;
@@ -262,9 +258,18 @@ async fn tell_lines(
         }
         let frame = tokio::select! {
             frame = conversation.frame() => frame?,
-            Some(id) = killed.recv() => {
-                conversation.put(Kind::Kill, &[id.as_bytes()])?;
-                conversation.flush().await?;
+            () = sleep(LAST_LINES), if is_over => return Err(Lost::Ended),
+            id = killed.recv(), if !is_over => {
+                match id {
+                    Some(id) => {
+                        conversation.put(Kind::Kill, &[id.as_bytes()])?;
+                        conversation.flush().await?;
+                    }
+                    None => {
+                        is_over = true;
+                        conversation.say_no_more()?;
+                    }
+                }
                 continue;
             }
         };
@@ -741,7 +746,6 @@ mod tests {
             ("an unknown kind", [0, 0, 0, 0, 200].to_vec()),
             ("what is not for the server", frame(Kind::Body, "x")),
             ("what belongs elsewhere", frame(Kind::Ready, "{}")),
-            ("two questions at once", frame(Kind::Pull, "").repeat(2)),
             ("a report that is none", frame(Kind::Done, "{\"reusable\": 1}")),
             ("a failure that is none", frame(Kind::Failed, "[[[[")),
             ("places without end", places),
@@ -850,7 +854,9 @@ mod tests {
         }
         far.write_all(&frame(Kind::Line, b"\x05cut")).expect("said");
         let log = Log::default();
-        let (_kill, killed) = mpsc::unbounded_channel();
+        // Also when the app is not wanted any more: a load that fails goes at once, and its traceback is to be told.
+        let (kill, killed) = mpsc::unbounded_channel();
+        drop(kill);
         let told = tell_lines(&mut conversation, &log, killed).await;
         assert!(matches!(told, Err(Lost::Broken(_))), "{told:?}");
         let lines = log.0.into_inner().expect("log");

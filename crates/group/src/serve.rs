@@ -10,14 +10,14 @@ use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid};
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use wasgi_engine::{App, AppLog, COUNTED, Engine, Isolation, News, Repeats, Track, open_pagemap};
 use wasgi_protocol::frames::{Decoder, Frame, Kind, Reader, encode, take_number};
 
@@ -32,6 +32,9 @@ pub const COMMAND: &str = "group-process";
 
 /// Lines of an app that wait to be sent. What finds no room is counted, as any line of the log is.
 const LINES: usize = 1024;
+
+/// How long the server may take over the last of them.
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Threads beside those that guests run on at a time, one for each core, and tasks between two looks at their timers: as
 /// the server has it for apps of its own.
@@ -324,7 +327,14 @@ async fn know(world: &World, mut conversation: Conversation, frame: &Frame) -> R
     };
     let talked = talk.await;
     world.apps().remove(&number);
-    talked
+    if !matches!(talked, Err(Lost::Ended)) {
+        return talked;
+    }
+    // What was said until then is still to be told: the traceback of a load that failed.
+    while let Ok((request, text)) = lines.try_recv() {
+        put_line(&mut conversation, request.as_deref(), &text)?;
+    }
+    timeout(LAST_LINES, conversation.flush()).await.unwrap_or(Ok(()))
 }
 
 fn put_line(conversation: &mut Conversation, request: Option<&str>, text: &str) -> Result<(), Lost> {
