@@ -22,6 +22,7 @@ WALL_CLOCK = {
     "crates/engine/src/clock.rs": "an app's own monotonic clock goes on over processes, and never backwards",
     "crates/engine/src/folder_state.rs": "files changed lately, or in the future, are not settled yet",
     "crates/engine/src/wasi.rs": "what a guest asks of the wall clock",
+    "crates/server/src/http2/stream.rs": "the date of a reply",
     "crates/server/src/log/date.rs": "dates of access lines",
     "crates/server/src/log/format.rs": "dates of access lines",
     "crates/server/src/metrics.rs": "dates that are told",

@@ -19,6 +19,8 @@ command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
 [ -x /usr/sbin/apache2 ] || missing+=(apache2-bin)
 [ -x /usr/sbin/lighttpd ] || missing+=(lighttpd)
 command -v caddy >/dev/null || missing+=(caddy)
+command -v curl >/dev/null || missing+=(curl)
+command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 [ ${#missing[@]} -eq 0 ] && exit
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

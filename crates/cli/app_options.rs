@@ -172,6 +172,7 @@ pub(crate) fn choose_app(matches: &ArgMatches, app: Option<&String>) -> Result<C
         max_requests: matches.get_one("max-requests").copied(),
         env: many("env"),
         http: addresses("http"),
+        h2c: addresses("h2c"),
         uwsgi: addresses("uwsgi"),
         fastcgi: addresses("fastcgi"),
         scgi: addresses("scgi"),

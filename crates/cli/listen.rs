@@ -33,10 +33,8 @@ pub(crate) async fn listen(listen: &Listen, inherited: &mut Inherited) -> Result
         listeners.extend(bound.into_iter().map(|listener| listener.redirecting(port)));
     }
     for (addresses, speaking) in [
-        (
-            &listen.uwsgi,
-            Listener::speaking_uwsgi as fn(Listener) -> Listener,
-        ),
+        (&listen.h2c, Listener::speaking_h2c as fn(Listener) -> Listener),
+        (&listen.uwsgi, Listener::speaking_uwsgi),
         (&listen.fastcgi, Listener::speaking_fastcgi),
         (&listen.scgi, Listener::speaking_scgi),
     ] {

@@ -69,6 +69,14 @@ pub(crate) fn command() -> Command {
                 .help_heading("Listen"),
         )
         .arg(
+            Arg::new("h2c")
+                .long("h2c")
+                .value_name("ADDRESS")
+                .action(ArgAction::Append)
+                .help("Where clients speak HTTP/2 without TLS, by prior knowledge; may be repeated")
+                .help_heading("Listen"),
+        )
+        .arg(
             Arg::new("uwsgi")
                 .long("uwsgi")
                 .value_name("ADDRESS")

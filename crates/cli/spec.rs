@@ -174,6 +174,7 @@ mod tests {
             listen: Listen {
                 http: Vec::new(),
                 https: Vec::new(),
+                h2c: Vec::new(),
                 redirect: Vec::new(),
                 uwsgi: Vec::new(),
                 fastcgi: Vec::new(),

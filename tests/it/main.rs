@@ -4,6 +4,7 @@
 
 mod client;
 mod gateway_client;
+mod http2_client;
 mod server;
 
 mod admin;
@@ -25,6 +26,7 @@ mod gateways;
 mod groups;
 mod hostile;
 mod http;
+mod http2;
 mod image_cache;
 mod isolation;
 mod lifecycle;

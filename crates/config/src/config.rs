@@ -136,6 +136,8 @@ pub struct Listen {
     pub http: Vec<Address>,
     /// Where HTTP over TLS is served; each address once.
     pub https: Vec<Https>,
+    /// Where HTTP/2 is served without TLS.
+    pub h2c: Vec<Address>,
     /// Where clients are sent to `https`.
     pub redirect: Vec<Address>,
     /// Where web servers in front speak uwsgi.
@@ -144,7 +146,7 @@ pub struct Listen {
     pub fastcgi: Vec<Address>,
     /// Where web servers in front speak SCGI.
     pub scgi: Vec<Address>,
-    /// Those of `http`, `https` and `redirect` where a proxy's PROXY header comes before each connection's first byte.
+    /// Those of `http`, `https`, `h2c` and `redirect` where a proxy's PROXY header comes before each connection's first byte.
     pub proxy_protocol: Vec<Address>,
     /// How all of them are set up.
     pub sockets: Sockets,
@@ -181,6 +183,7 @@ impl Listen {
             to.extend(new);
         };
         add(&mut self.http, &other.http);
+        add(&mut self.h2c, &other.h2c);
         add(&mut self.redirect, &other.redirect);
         add(&mut self.uwsgi, &other.uwsgi);
         add(&mut self.fastcgi, &other.fastcgi);

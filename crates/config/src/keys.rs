@@ -36,6 +36,7 @@ const TABLES: &[(&str, &[&str])] = &[
         &[
             "http",
             "https",
+            "h2c",
             "redirect",
             "uwsgi",
             "fastcgi",
@@ -237,7 +238,7 @@ mod tests {
             (
                 "listen",
                 "quux",
-                "the keys of [listen] are http, https, redirect, uwsgi, fastcgi, scgi, proxy-protocol, socket-mode, socket-owner, backlog, reuse-port",
+                "the keys of [listen] are http, https, h2c, redirect, uwsgi, fastcgi, scgi, proxy-protocol, socket-mode, socket-owner, backlog, reuse-port",
             ),
         ] {
             assert_eq!(hint(table, key), expected);

@@ -36,6 +36,8 @@ pub struct Overrides {
     pub env: Vec<String>,
     /// `--http`; any replace the file's.
     pub http: Vec<String>,
+    /// `--h2c`; any replace the file's.
+    pub h2c: Vec<String>,
     /// `--uwsgi`; any replace the file's.
     pub uwsgi: Vec<String>,
     /// `--fastcgi`; any replace the file's.
@@ -104,6 +106,7 @@ impl Overrides {
             );
         }
         for (option, typed, slot) in [
+            ("--h2c", &self.h2c, &mut raw.h2c),
             ("--uwsgi", &self.uwsgi, &mut raw.uwsgi),
             ("--fastcgi", &self.fastcgi, &mut raw.fastcgi),
             ("--scgi", &self.scgi, &mut raw.scgi),

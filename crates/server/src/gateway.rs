@@ -7,7 +7,6 @@
 //! ```
 
 mod cgi;
-mod feed;
 mod plain;
 mod records;
 mod reply;

@@ -34,6 +34,8 @@ pub struct Listener {
 pub(crate) enum Speaks {
     Http,
     Https(Tls),
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
     /// HTTP, and each reply sends the client to https at this port.
     Redirect(u16),
     Gateway(Wire),
@@ -206,6 +208,12 @@ impl Listener {
         self
     }
 
+    /// Speaks HTTP/2 to clients that know it beforehand, and nothing else.
+    pub fn speaking_h2c(mut self) -> Self {
+        self.speaks = Speaks::H2c;
+        self
+    }
+
     /// Serves nothing, and sends clients to https at this port.
     pub fn redirecting(mut self, port: u16) -> Self {
         self.speaks = Speaks::Redirect(port);
@@ -234,7 +242,7 @@ impl Listener {
     pub fn https_port(&self) -> Option<u16> {
         match self.speaks {
             Speaks::Https(_) => self.port(),
-            Speaks::Http | Speaks::Redirect(_) | Speaks::Gateway(_) => None,
+            Speaks::Http | Speaks::H2c | Speaks::Redirect(_) | Speaks::Gateway(_) => None,
         }
     }
 
@@ -302,6 +310,7 @@ impl fmt::Display for Listener {
                 let scheme = match self.speaks {
                     Speaks::Http | Speaks::Redirect(_) => "http",
                     Speaks::Https(_) => "https",
+                    Speaks::H2c => "h2c",
                     Speaks::Gateway(wire) => wire.name(),
                 };
                 write!(f, "{scheme}://{local}")?;
@@ -310,6 +319,7 @@ impl fmt::Display for Listener {
         }
         match (self.speaks.clone(), &*self.kind) {
             (Speaks::Redirect(port), _) => write!(f, ", sending to https at port {port}"),
+            (Speaks::H2c, Kind::Unix { .. }) => f.write_str(", speaking h2c"),
             (Speaks::Gateway(wire), Kind::Unix { .. }) => write!(f, ", speaking {}", wire.name()),
             _ => Ok(()),
         }?;

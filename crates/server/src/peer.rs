@@ -91,7 +91,7 @@ impl Peer {
     /// As its listener says.
     pub(crate) fn speaking(mut self, speaks: &Speaks) -> Self {
         match speaks {
-            Speaks::Http | Speaks::Gateway(_) => {}
+            Speaks::Http | Speaks::H2c | Speaks::Gateway(_) => {}
             Speaks::Https(_) => self.scheme = "https",
             Speaks::Redirect(port) => self.redirect = Some(*port),
         }

@@ -16,6 +16,7 @@ use crate::error_pages::ErrorPages;
 use crate::fleet::Reload;
 use crate::gateway;
 use crate::http::serve;
+use crate::http2;
 use crate::listener::{Accepted, Listener, Speaks};
 use crate::log::Log;
 use crate::peer::Peer;
@@ -31,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server<R: Runner> {
     routes: RwLock<Arc<Routes<R>>>,
     pub(crate) limits: Limits,
+    /// A permit for each request over HTTP/2: a connection may have many, and all together no more than connections.
+    pub(crate) streams: Arc<Semaphore>,
     pub(crate) log: Log,
     pages: OnceLock<Arc<dyn ErrorPages>>,
     /// What is in front.
@@ -46,6 +49,7 @@ impl<R: Runner> Server<R> {
     pub fn new(limits: Limits, log: Log) -> Arc<Self> {
         Arc::new(Self {
             routes: RwLock::new(Arc::new(Routes::new([]))),
+            streams: Arc::new(Semaphore::new(limits.connections)),
             limits,
             log,
             pages: OnceLock::new(),
@@ -274,6 +278,7 @@ async fn connection<S, R>(
     }
     match speaks {
         Speaks::Http | Speaks::Redirect(_) => serve(stream, peer, server, stopping).await,
+        Speaks::H2c => http2::serve(stream, peer, server, stopping).await,
         Speaks::Gateway(wire) => gateway::serve(stream, wire, peer, server, stopping).await,
         Speaks::Https(tls) => {
             let agreed = tokio::select! {
@@ -283,7 +288,10 @@ async fn connection<S, R>(
             };
             // Whoever does not agree on keys has gone, or been told by TLS.
             if let Ok(stream) = agreed {
-                serve(stream, peer, server, stopping).await;
+                match stream.get_ref().1.alpn_protocol() {
+                    Some(http2::ALPN) => http2::serve(stream, peer, server, stopping).await,
+                    _ => serve(stream, peer, server, stopping).await,
+                }
             }
         }
     }

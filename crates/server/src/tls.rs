@@ -20,6 +20,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
+use crate::http2;
 use crate::log::Log;
 
 /// Longest that a client may take to agree on keys: it holds a connection of `limits.connections` meanwhile.
@@ -87,7 +88,7 @@ impl Tls {
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![http2::ALPN.to_vec(), b"http/1.1".to_vec()];
         config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),

@@ -12,7 +12,7 @@ use crate::raw::Raw;
 impl Resolver<'_> {
     pub(crate) fn listen(&mut self, raw: &Raw) -> Listen {
         // None of them is there by default.
-        let is_elsewhere = [&raw.uwsgi, &raw.fastcgi, &raw.scgi]
+        let is_elsewhere = [&raw.h2c, &raw.uwsgi, &raw.fastcgi, &raw.scgi]
             .iter()
             .any(|typed| !typed.is_empty())
             || !raw.https.is_empty();
@@ -27,6 +27,7 @@ impl Resolver<'_> {
         let mut listen = Listen {
             http,
             https: self.https(raw),
+            h2c: self.addresses(&raw.h2c),
             redirect: self.addresses(&raw.redirect),
             uwsgi: self.addresses(&raw.uwsgi),
             fastcgi: self.addresses(&raw.fastcgi),
@@ -57,12 +58,13 @@ impl Resolver<'_> {
             ));
         }
         let https = listen.https.iter().map(|https| &https.address);
-        let known: Vec<_> = listen.http.iter().chain(https).chain(&listen.redirect).collect();
+        let others = listen.h2c.iter().chain(&listen.redirect);
+        let known: Vec<_> = listen.http.iter().chain(https).chain(others).collect();
         let mut addresses = Vec::new();
         for at in &raw.proxy_protocol {
             match self.address(at) {
                 Some(address) if !known.contains(&&address) => self.problems.push(at.problem(
-                    format!("`{}` is not an address of http, https or redirect", at.value),
+                    format!("`{}` is not an address of http, https, h2c or redirect", at.value),
                     "name it there as well: proxy-protocol only says how connections to it begin",
                 )),
                 Some(address) => addresses.push(address),

@@ -73,6 +73,7 @@ impl RawServer {
                     }
                     self.raw.http = reader.raw.http.take();
                     self.raw.https = std::mem::take(&mut reader.raw.https);
+                    self.raw.h2c = std::mem::take(&mut reader.raw.h2c);
                     self.raw.redirect = std::mem::take(&mut reader.raw.redirect);
                     self.raw.proxy_protocol = std::mem::take(&mut reader.raw.proxy_protocol);
                     self.raw.uwsgi = std::mem::take(&mut reader.raw.uwsgi);

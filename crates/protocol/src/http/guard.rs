@@ -5,10 +5,10 @@ use super::head::{Body, Head, Partial};
 use super::refusal::Refusal;
 
 /// Longest request line, with its CRLF, where the whole head may be longer.
-const REQUEST_LINE_MAX: usize = 16 << 10;
+pub(super) const REQUEST_LINE_MAX: usize = 16 << 10;
 
 /// Most fields of a head, and of a trailer section.
-const FIELDS_MAX: usize = 100;
+pub(super) const FIELDS_MAX: usize = 100;
 
 /// Longest line with a chunk's size and extensions, with its CRLF.
 const CHUNK_LINE_MAX: usize = 1 << 10;

@@ -1,9 +1,13 @@
 //! A request head that has been checked: its request line, its fields, and how its body is framed.
 
+mod http2;
+
 use std::ops::Range;
 
 use super::fields::{self, field_line, host_and_port, is_target, is_token};
 use super::refusal::Refusal;
+
+pub use http2::Http2;
 
 /// Longest method taken; the longest registered one has 17 bytes.
 const METHOD_MAX: usize = 32;
@@ -21,6 +25,7 @@ pub struct Head {
     pub(super) host: Option<usize>,
     pub(super) content_type: Option<usize>,
     minor: u8,
+    is_http2: bool,
     body: Body,
     keep_alive: bool,
     expects_continue: bool,
@@ -66,7 +71,7 @@ impl Head {
         self.at(&self.target)
     }
 
-    /// The minor version: 0 or 1.
+    /// The minor version of HTTP/1: 0 or 1.
     pub fn minor_version(&self) -> u8 {
         self.minor
     }
@@ -74,6 +79,8 @@ impl Head {
     /// The version as it is written.
     pub fn protocol(&self) -> &[u8] {
         match self.minor {
+            // RFC 3875 4.1.16 has a minor version, and so have nginx, Apache and Gunicorn.
+            _ if self.is_http2 => b"HTTP/2.0",
             1 => b"HTTP/1.1",
             _ => b"HTTP/1.0",
         }
@@ -132,6 +139,7 @@ pub(super) struct Partial {
     target: Range<u32>,
     form: Option<Form>,
     minor: u8,
+    is_http2: bool,
     fields: Vec<Field>,
 }
 
@@ -202,6 +210,7 @@ impl Partial {
             host: None,
             content_type: None,
             minor: self.minor,
+            is_http2: self.is_http2,
             body: Body::Absent,
             keep_alive: self.minor == 1,
             expects_continue: false,

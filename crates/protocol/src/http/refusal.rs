@@ -72,6 +72,9 @@ pub enum Refusal {
     /// A transfer coding other than `chunked`.
     #[error("the transfer coding is not implemented")]
     CodingUnknown,
+    /// With HTTP/2, a field that is about a connection (RFC 9113 8.2.2).
+    #[error("a header field that HTTP/2 has no place for")]
+    ConnectionField,
     /// More than one Content-Type.
     #[error("the Content-Type header field is repeated")]
     TypeRepeated,
@@ -109,6 +112,7 @@ impl Refusal {
             | Refusal::LengthRepeated
             | Refusal::LengthAndCoding
             | Refusal::Coding
+            | Refusal::ConnectionField
             | Refusal::TypeRepeated
             | Refusal::ChunkSize
             | Refusal::ChunkEnd

@@ -10,9 +10,9 @@ use wasgi_engine::PeerGone;
 use wasgi_protocol::http::Body as BodyLength;
 use wasgi_protocol::{Head, cgi};
 
-use super::feed::{Body, Feed};
 use super::reply::{Framing, Output, StatusLine};
 use crate::answer::{Connection, Refused, answer};
+use crate::feed::{Body, Feed};
 use crate::peer::Peer;
 use crate::run::Server;
 use crate::runner::Runner;

@@ -11,10 +11,10 @@ use wasgi_protocol::gateway::Refusal;
 use wasgi_protocol::http::Body as BodyLength;
 use wasgi_protocol::{Head, scgi, uwsgi};
 
-use super::feed::{Body, Feed};
 use super::reply::{Framing, Output, StatusLine};
 use super::{HEAD_PIECE, Plain, Reset, linger};
 use crate::answer::{Connection, Cut, Refused, answer};
+use crate::feed::{Body, Feed};
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
 use crate::runner::Runner;

@@ -14,10 +14,10 @@ use wasgi_protocol::fastcgi::{Ended, Records, Step, end_request};
 use wasgi_protocol::gateway::Refusal;
 use wasgi_protocol::http::Body as BodyLength;
 
-use super::feed::{Body, Feed};
 use super::reply::{Framing, Output, StatusLine};
 use super::{HEAD_PIECE, linger};
 use crate::answer::{Connection, Cut, Refused, answer};
+use crate::feed::{Body, Feed};
 use crate::peer::Peer;
 use crate::run::{Ending, Server};
 use crate::runner::Runner;

@@ -8,9 +8,9 @@ use wasgi_engine::PeerGone;
 
 use crate::answer::Source;
 
-/// Holds a piece of a body until the app takes it. The connection reads no more of it meanwhile.
+/// Holds a piece of a body until the app takes it. The connection lets no more of it come meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct Feed(Mutex<State>);
+pub(crate) struct Feed(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -30,7 +30,7 @@ impl Feed {
     }
 
     /// How many bytes there is room for: at least one.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
         let mut state = self.lock();
         match PIECE - state.piece.len() {
             0 => {
@@ -41,8 +41,8 @@ impl Feed {
         }
     }
 
-    /// Puts down more of the body, no more than there is room for.
-    pub(super) fn put(&self, data: &[u8]) {
+    /// Puts down more of the body: no more than there is room for, or than the peer's window lets it send.
+    pub(crate) fn put(&self, data: &[u8]) {
         let app = {
             let mut state = self.lock();
             state.piece.extend_from_slice(data);
@@ -52,7 +52,7 @@ impl Feed {
     }
 
     /// There is no more to come: the body has ended, or its peer is gone.
-    pub(super) fn end(&self, end: Result<(), PeerGone>) {
+    pub(crate) fn end(&self, end: Result<(), PeerGone>) {
         let app = {
             let mut state = self.lock();
             state.end.get_or_insert(end);
@@ -70,7 +70,7 @@ fn wake(waker: Option<Waker>) {
 
 /// The app's end.
 #[derive(Debug, Default)]
-pub(super) struct Body(pub(super) Arc<Feed>);
+pub(crate) struct Body(pub(crate) Arc<Feed>);
 
 impl Source for Body {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PeerGone>>> {
