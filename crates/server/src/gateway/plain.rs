@@ -68,6 +68,8 @@ pub(super) async fn serve<S, R>(
     let mut body = Incoming {
         feed: Arc::clone(&feed),
         left: length,
+        // Of who is refused there may be more than has been looked at.
+        is_more: verdict.is_err(),
     };
     let output = Output::new(writing, server.limits.write_time);
     let served = async {
@@ -82,6 +84,8 @@ pub(super) async fn serve<S, R>(
         PeerGone = body.read(&mut reading, &input) => return,
     };
     match outcome {
+        // Where nothing is left unread the end needs no ceremony, and the peer is not waited for.
+        Ok(()) if !body.is_unread() => {}
         Ok(()) => {
             if output.end().await.is_ok() {
                 linger(&mut reading).await;
@@ -141,6 +145,8 @@ struct Incoming {
     feed: Arc<Feed>,
     /// Bytes of the body to come.
     left: u64,
+    /// What has come after the body, or may have.
+    is_more: bool,
 }
 
 impl Incoming {
@@ -153,6 +159,7 @@ impl Incoming {
         let first = early.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         // What came with the head is less than a piece.
         self.put(&early[..first]);
+        self.is_more |= first < early.len();
         let mut buffer = Vec::new();
         loop {
             let room = match self.left {
@@ -169,10 +176,18 @@ impl Incoming {
                     self.feed.end(Err(PeerGone));
                     return PeerGone;
                 }
-                Ok(_) if self.left == 0 => std::future::pending().await,
+                Ok(_) if self.left == 0 => {
+                    self.is_more = true;
+                    std::future::pending().await
+                }
                 Ok(length) => self.put(&buffer[..length]),
             }
         }
+    }
+
+    /// Whether the socket may hold something that was not read: closed then, it would be reset.
+    fn is_unread(&self) -> bool {
+        self.left > 0 || self.is_more
     }
 
     fn put(&mut self, data: &[u8]) {

@@ -49,6 +49,8 @@ pub(super) async fn serve<S, R>(
     let left = Ending::left(stop.clone());
     tokio::pin!(left);
     let mut patience = server.limits.head_time;
+    // Whether the socket may hold something that was not read: closed then, it would be reset.
+    let mut is_unread = true;
     loop {
         let read = tokio::select! {
             biased;
@@ -78,6 +80,7 @@ pub(super) async fn serve<S, R>(
                 BodyLength::Absent | BodyLength::Chunked => None,
             },
             came: 0,
+            has_ended: false,
         };
         let served = async {
             let body = Body(Arc::clone(&feed));
@@ -107,10 +110,12 @@ pub(super) async fn serve<S, R>(
             Some(Over::Aborted) => incoming.answers.extend(end_request(id, Ended::Complete)),
         }
         if !keep || stop.borrow().is_some() {
+            is_unread = !rest.has_ended || !incoming.input.is_empty();
             break;
         }
     }
-    if output.write(&mut incoming.answers).await.is_ok() && output.end().await.is_ok() {
+    let is_written = output.write(&mut incoming.answers).await.is_ok();
+    if is_written && is_unread && output.end().await.is_ok() {
         linger(&mut incoming.reading).await;
     }
 }
@@ -155,6 +160,8 @@ struct Rest<'a> {
     /// CONTENT_LENGTH
     told: Option<u64>,
     came: u64,
+    /// Its end has come.
+    has_ended: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
@@ -256,6 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Incoming<S> {
                     if rest.told.is_some_and(|told| rest.came < told) {
                         return Over::Wrong("the body is shorter than CONTENT_LENGTH".to_owned());
                     }
+                    rest.has_ended = true;
                     rest.feed.end(Ok(()));
                 }
                 Step::Abort { .. } => return Over::Aborted,
