@@ -3,6 +3,7 @@
 mod density;
 mod memory;
 mod neighbour;
+mod shares;
 mod sleepers;
 mod start;
 
@@ -104,12 +105,13 @@ type Part = fn(&Place, &Options) -> Vec<Outcome>;
 
 /// Measures the others.
 pub fn run(place: &Place, options: &Options) -> Vec<Outcome> {
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("instance", start::instance),
         ("server start", start::server),
         ("idle memory", memory::idle),
         ("sleepers", sleepers::thousand),
         ("neighbour", neighbour::beside),
+        ("shares", shares::of_two_apps),
     ];
     let mut outcomes = Vec::new();
     for (name, part) in parts {

@@ -1,4 +1,6 @@
-"""Hello, and beside it a view that never ends."""
+"""Hello, and views that take the CPU: for ever, for so many seconds, for some milliseconds."""
+
+import time
 
 from flask import Flask
 
@@ -14,3 +16,16 @@ def hello():
 def burn():
     while True:
         pass
+
+
+@app.route("/burn/<float:seconds>")
+def burn_for(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return "burnt"
+
+
+@app.route("/work")
+def work():
+    return str(sum(range(200_000)))

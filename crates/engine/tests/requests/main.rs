@@ -7,7 +7,6 @@ mod quotas;
 mod replies;
 mod rewinds;
 mod secrets;
-mod share;
 mod site;
 mod slow;
 mod start_up;

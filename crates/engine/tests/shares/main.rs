@@ -1,6 +1,12 @@
 //! The CPU is shared by weight among busy apps, whatever the number of their workers.
+//!
+//! A program of its own: what other tests burn would be in the figures.
 
-use std::sync::Arc;
+#[path = "../requests/site.rs"]
+#[allow(dead_code, reason = "most of it is for the tests that it stands beside")]
+mod site;
+
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +14,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use wasgi_engine::{Instance, Report};
 
-use crate::site::*;
+use site::*;
+
+/// Held by the test that runs.
+static MACHINE: Mutex<()> = Mutex::new(());
 
 fn cores() -> usize {
     available_parallelism().map_or(1, |count| count.get())
@@ -65,6 +74,7 @@ fn done(site: &Site) -> f64 {
 
 #[test]
 fn busy_apps_get_work_done_by_their_weight_whatever_the_number_of_workers() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let many = site(WORKS, |_| ());
     let heavy = site(WORKS, |spec| spec.weight = 300);
     threads().block_on(async {
@@ -106,6 +116,7 @@ fn p99(threads: &Runtime, mut instance: Instance) -> (Duration, Instance) {
 
 #[test]
 fn a_light_app_hardly_notices_one_that_burns_on_every_worker() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let light = site(LIGHT, |_| ());
     let burner = site("def app(e, s):\n    while True: pass\n", |spec| {
         spec.limits.time = Duration::from_secs(600);
