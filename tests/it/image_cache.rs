@@ -245,7 +245,7 @@ fn a_damaged_or_foreign_image_is_made_anew() {
         ("key", Box::new(|| flip(20))),
         ("manifest", Box::new(|| flip(40))),
         ("checksum", Box::new(|| flip(0xffff))),
-        ("a page", Box::new(|| flip(0x10000 + 0x2000))),
+        ("a page", Box::new(|| flip(0x200000 + 0x2000))),
         ("a hole", Box::new(|| flip(length - 1))),
         ("cut", Box::new(|| open().set_len(length - 1).expect("set_len"))),
         ("cut short", Box::new(|| open().set_len(10).expect("set_len"))),

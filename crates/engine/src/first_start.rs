@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::app::{App, Raw, StartError};
+use crate::early_pages::EarlyPages;
 use crate::exchange::Failure;
 use crate::guest::begin;
 use crate::image_cache::{ImageCache, StoredImage};
 use crate::image_file::Unusable;
 use crate::image_key::{Ingredients, Key, NoKey};
+use crate::instance::End;
+use crate::rewind::{Rewind, remap};
 use crate::snapshot::Snapshot;
 use crate::spec::Isolation;
 use crate::ticker::TICK;
 use crate::time_limit::TimeLimit;
+use crate::warmup::Outcome;
 use crate::{abi, warmup};
 
 /// Why an app's image is not on disk.
@@ -231,9 +235,43 @@ impl App {
             abi::OK => {}
             _ => return Err(StartError::Import(raw.log.last_line())),
         }
-        let snapshot =
+        let mut snapshot =
             Snapshot::take(&mut raw.store, &raw.instance, &self.bare()?).map_err(StartError::Snapshot)?;
+        if let Some(early) = self.rehearse(&mut raw, &snapshot).await {
+            snapshot.manifest.early = early;
+        }
         Ok(Ok(Arc::new(snapshot)))
+    }
+
+    /// Gives the app one warm-up request: how the call ended, and what came of it.
+    async fn ask(&self, raw: &mut Raw, path: &str) -> Result<(Result<i32, End>, Outcome), StartError> {
+        let limits = self.spec().limits;
+        let (request, outcome) = warmup::request(path);
+        let limit = TimeLimit::new(limits.time, limits.grace);
+        let length = begin(raw.store.data_mut(), request, limit) as i32;
+        let handled = self.call(raw, abi::HANDLE, length).await?;
+        let exchange = raw.store.data_mut().exchange.take();
+        if let (Ok(code), Some(mut exchange)) = (&handled, exchange)
+            && *code != abi::OK
+        {
+            exchange.fail(Failure::App);
+        }
+        raw.log.mark(None);
+        Ok((handled, outcome))
+    }
+
+    /// Gives the instance that a snapshot was taken of one more warm-up request, and notes what that writes. The instance
+    /// is of no use afterwards.
+    async fn rehearse(&self, raw: &mut Raw, snapshot: &Snapshot) -> Option<EarlyPages> {
+        let path = self.spec().warmup.first()?;
+        let memory = raw.store.data().memory?;
+        // All of it is its own. As a copy's is, it can be told what is written from here on.
+        remap(memory.data_mut(&mut raw.store), &snapshot.image).ok()?;
+        self.ask(raw, path).await.ok()?.0.ok()?;
+        let now = memory.data(&raw.store).get(..snapshot.image.len())?;
+        let mut rewind = Rewind::default();
+        let written = rewind.own_parts(now).ok()??;
+        Some(EarlyPages::of(written))
     }
 
     /// Gives the app its warm-up requests. One that the app answers with an error is told to the log; one that kills the
@@ -242,17 +280,7 @@ impl App {
         let spec = self.spec();
         for path in &spec.warmup {
             for _ in 0..warmup::ROUNDS {
-                let (request, outcome) = warmup::request(path);
-                let limit = TimeLimit::new(spec.limits.time, spec.limits.grace);
-                let length = begin(raw.store.data_mut(), request, limit) as i32;
-                let handled = self.call(raw, abi::HANDLE, length).await?;
-                let exchange = raw.store.data_mut().exchange.take();
-                if let (Ok(code), Some(mut exchange)) = (&handled, exchange)
-                    && *code != abi::OK
-                {
-                    exchange.fail(Failure::App);
-                }
-                raw.log.mark(None);
+                let (handled, outcome) = self.ask(raw, path).await?;
                 self.judge(raw, handled)?;
                 if let Some(problem) = outcome.problem() {
                     self.say(&format!("warmup {path}: {problem}"));

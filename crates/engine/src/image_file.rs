@@ -1,14 +1,15 @@
 //! An image as a file.
 //!
 //! ```text
-//!   0                                             64 KiB - 16    64 KiB
-//!   | magic, format, key, length, manifest, rows,  | checksum     | memory: |aaaa|    |cccc|  zero pages are holes
-//!   | zeros                                        |
+//!   0                                             64 KiB - 16    64 KiB   2 MiB
+//!   | magic, format, key, length, manifest, rows,  | checksum     | hole   | memory: |aaaa|    |cccc|  zero pages are holes
+//!   | zeros                                        |              |        |
 //! ```
 //!
 //! Numbers are little-endian. The rows are those of the guest's own image that the memory has unchanged: holes, too. The
 //! checksum is over the header before it and, with its place, each page that is here and not zero.
-//! The memory begins on a page of any size that Linux has, so that it can be mapped from the file as it is.
+//! The memory begins where a large page of the processor's would, and so do copies of it (`memory.rs`). Where the file
+//! system keeps files in large pieces, as ext4 does since Linux 6.16, one page fault then maps hundreds of pages.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -22,6 +23,7 @@ use rustix::fs::SeekFrom;
 use twox_hash::XxHash3_128;
 
 use crate::clock::{Clock, Moment};
+use crate::early_pages::{EarlyPages, MAX_PARTS};
 use crate::engine::EngineError;
 use crate::guest_module::WASM_PAGE;
 use crate::image::{Base, Image, MAX_ROWS, PAGE, used_pages, used_parts};
@@ -32,10 +34,13 @@ use crate::time_limit::InterruptWords;
 const MAGIC: [u8; 8] = *b"wasgiimg";
 
 /// Changes with the layout, and with what the host expects of a memory.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+
+/// What comes before the memory.
+const HEADER: usize = 64 << 10;
 
 /// Where the memory begins.
-const HEADER: usize = 64 << 10;
+const MEMORY: usize = 2 << 20;
 
 /// Where in the header the checksum is.
 const CHECKSUM: usize = HEADER - 16;
@@ -68,12 +73,12 @@ pub(crate) fn write(file: &File, key: Key, snapshot: &Snapshot) -> io::Result<()
     let rows = snapshot.image.base().map_or(&[][..], |base| &base.rows);
     let mut header = header(key, memory.len(), &snapshot.manifest, rows);
     let mut checksum = Checksum::new(&header);
-    file.set_len((HEADER + memory.len()) as u64)?;
+    file.set_len((MEMORY + memory.len()) as u64)?;
     for (at, part) in used_parts(memory, rows) {
         for (inside, page) in used_pages(part) {
             checksum.page(at + inside, page);
         }
-        file.write_all_at(part, (HEADER + at) as u64)?;
+        file.write_all_at(part, (MEMORY + at) as u64)?;
     }
     header.extend(checksum.0.finish_128().to_le_bytes());
     file.write_all_at(&header, 0)
@@ -116,7 +121,7 @@ pub(crate) unsafe fn read(
     }
     let noted_key = Key(u128::from_le_bytes(fields.take()));
     let length = u64::from_le_bytes(fields.take());
-    let expected = length.saturating_add(HEADER as u64);
+    let expected = length.saturating_add(MEMORY as u64);
     let found = file.metadata()?.len();
     if found != expected {
         return Err(Unusable::Length { found, expected });
@@ -142,7 +147,7 @@ pub(crate) unsafe fn read(
         false => Some(Base { image: bare()?, rows }),
     };
     // SAFETY: the file has this length, as was just seen; that it stays as it is, the caller answers for.
-    let image = unsafe { Image::of_file(file.into(), HEADER as u64, length, base)? };
+    let image = unsafe { Image::of_file(file.into(), MEMORY as u64, length, base)? };
     Ok(Snapshot {
         image: Arc::new(image),
         clock: Clock::since(manifest.taken),
@@ -156,6 +161,7 @@ fn header(key: Key, length: usize, manifest: &Manifest, rows: &[Range<usize>]) -
         stack_pointer,
         interrupt_words,
         entropy,
+        early,
         taken,
     } = manifest;
     let mut header = Vec::with_capacity(HEADER);
@@ -181,6 +187,11 @@ fn header(key: Key, length: usize, manifest: &Manifest, rows: &[Range<usize>]) -
     for (at, length) in entropy {
         header.extend(at.to_le_bytes());
         header.extend(length.to_le_bytes());
+    }
+    header.extend((early.0.len() as u32).to_le_bytes());
+    for (first, count) in &early.0 {
+        header.extend(first.to_le_bytes());
+        header.extend(count.to_le_bytes());
     }
     assert!(rows.len() <= MAX_ROWS, "an image has no more");
     header.extend((rows.len() as u32).to_le_bytes());
@@ -216,6 +227,11 @@ impl Fields<'_> {
         (0..count).map(|_| place()..place()).collect()
     }
 
+    fn pairs(&mut self, most: usize) -> Vec<(u32, u32)> {
+        let count = (self.number() as usize).min(most);
+        (0..count).map(|_| (self.number(), self.number())).collect()
+    }
+
     fn manifest(&mut self) -> Manifest {
         let stack_pointer = i32::from_le_bytes(self.take());
         let taken = Moment {
@@ -224,7 +240,7 @@ impl Fields<'_> {
         };
         let there = self.number() == 1;
         let [tripped, is_tripped, eval_breaker, bit] = [(); 4].map(|()| self.number());
-        let count = (self.number() as usize).min(MAX_ENTROPY);
+        let entropy = self.pairs(MAX_ENTROPY);
         Manifest {
             stack_pointer,
             interrupt_words: there.then_some(InterruptWords {
@@ -233,7 +249,8 @@ impl Fields<'_> {
                 eval_breaker,
                 bit,
             }),
-            entropy: (0..count).map(|_| (self.number(), self.number())).collect(),
+            entropy,
+            early: EarlyPages(self.pairs(MAX_PARTS)),
             taken,
         }
     }
@@ -261,7 +278,7 @@ impl Checksum {
 fn add_pages(checksum: &mut Checksum, file: &File, end: u64, pause: &dyn Fn()) -> io::Result<()> {
     let page = |at: u64| at - at % PAGE as u64;
     let mut piece = vec![0; PIECE];
-    let mut at = HEADER as u64;
+    let mut at = MEMORY as u64;
     while at < end {
         let data = match rustix::fs::seek(file.as_fd(), SeekFrom::Data(at)) {
             Ok(data) => data,
@@ -275,7 +292,7 @@ fn add_pages(checksum: &mut Checksum, file: &File, end: u64, pause: &dyn Fn()) -
             let piece = &mut piece[..PIECE.min((stop - at) as usize)];
             file.read_exact_at(piece, at)?;
             for (inside, bytes) in used_pages(piece) {
-                checksum.page(at as usize - HEADER + inside, bytes);
+                checksum.page(at as usize - MEMORY + inside, bytes);
             }
             at += piece.len() as u64;
             pause();
@@ -313,6 +330,7 @@ mod tests {
                 bit: 4,
             }),
             entropy: (0..MAX_ENTROPY as u32).map(|it| (it * 3, it)).collect(),
+            early: EarlyPages((0..MAX_PARTS as u32).map(|it| (it * 2, 1)).collect()),
             taken: Moment {
                 monotonic: Duration::new(5, 6),
                 wall: Duration::new(7, 8),
@@ -363,9 +381,9 @@ mod tests {
         let fields = (0..200)
             .chain([HEADER as u64 - 100])
             .chain(CHECKSUM as u64..HEADER as u64);
-        let memory = (0..length - HEADER as u64)
+        let memory = (0..length - MEMORY as u64)
             .step_by(1009)
-            .map(|at| at + HEADER as u64);
+            .map(|at| at + MEMORY as u64);
         for at in fields.chain(memory).chain([length - 1]) {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at).expect("reads");
@@ -410,11 +428,11 @@ mod tests {
         let file = written();
         let mut pages = [[0; PAGE]; 2];
         for (index, page) in pages.iter_mut().enumerate() {
-            file.read_exact_at(page, (HEADER + index * 9 * PAGE) as u64)
+            file.read_exact_at(page, (MEMORY + index * 9 * PAGE) as u64)
                 .expect("reads");
         }
         for (index, page) in pages.iter().rev().enumerate() {
-            file.write_all_at(page, (HEADER + index * 9 * PAGE) as u64)
+            file.write_all_at(page, (MEMORY + index * 9 * PAGE) as u64)
                 .expect("writes");
         }
         assert_eq!(said(&file), "damaged: its checksum is not the one noted");

@@ -16,6 +16,7 @@ mod checks;
 mod clock;
 mod code_cache;
 mod cpu;
+mod early_pages;
 mod engine;
 mod exchange;
 mod fair;

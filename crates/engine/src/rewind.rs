@@ -54,9 +54,15 @@ impl Rewind {
 
     /// How many pages of `memory` are its own, if the kernel tells.
     pub(crate) fn own_pages(&mut self, memory: &[u8]) -> io::Result<Option<usize>> {
+        let own = self.own_parts(memory)?;
+        Ok(own.map(|parts| parts.iter().map(|part| part.len() / PAGE).sum()))
+    }
+
+    /// Which parts of `memory` are its own, in bytes, if the kernel tells.
+    pub(crate) fn own_parts(&mut self, memory: &[u8]) -> io::Result<Option<&[Range<usize>]>> {
         let Some(pagemap) = pagemap() else { return Ok(None) };
         self.find_written(pagemap, memory, page_faults()?)?;
-        Ok(Some(self.written.iter().map(|part| part.len() / PAGE).sum()))
+        Ok(Some(&self.written))
     }
 
     /// Brings `written` up to date. The kernel looks at every page of the memory for that, which takes several times as
@@ -104,8 +110,8 @@ pub(crate) fn difference(memory: &[u8], image: &[u8]) -> Option<usize> {
     Some(page * PAGE + within)
 }
 
-/// The slower sound way, for kernels before 6.7: drops every page that is the memory's own.
-fn remap(memory: &mut [u8], image: &Image) -> io::Result<()> {
+/// Drops every page that is the memory's own: the slower sound way back, for kernels before 6.7.
+pub(crate) fn remap(memory: &mut [u8], image: &Image) -> io::Result<()> {
     let at = std::ptr::NonNull::from(&mut *memory).cast();
     // SAFETY: the range is `memory`, borrowed here alone and of the image's length; it was mapped from whole pages.
     unsafe { image.map_at(at) }

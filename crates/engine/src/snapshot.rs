@@ -7,6 +7,7 @@ use rand::RngExt;
 use wasmtime::{Store, Val};
 
 use crate::clock::{Clock, Moment};
+use crate::early_pages::EarlyPages;
 use crate::guest::Guest;
 use crate::guest_module::STACK_POINTER;
 use crate::image::Image;
@@ -30,6 +31,8 @@ pub(crate) struct Manifest {
     pub(crate) interrupt_words: Option<InterruptWords>,
     /// Address and length of what each copy has random bytes of its own in.
     pub(crate) entropy: Vec<(u32, u32)>,
+    /// What a request writes, as far as one was tried.
+    pub(crate) early: EarlyPages,
     pub(crate) taken: Moment,
 }
 
@@ -60,6 +63,7 @@ impl Snapshot {
                 stack_pointer,
                 interrupt_words,
                 entropy,
+                early: EarlyPages::default(),
                 taken: clock.moment(),
             },
             clock,
@@ -78,6 +82,7 @@ impl Snapshot {
             .ok_or_else(|| wasmtime::format_err!("the guest has no memory"))?;
         let missing = self.image.len() - memory.data_size(&*store);
         memory.grow(&mut *store, (missing / crate::guest_module::WASM_PAGE) as u64)?;
+        self.manifest.early.fetch(memory.data_mut(&mut *store));
         if let Some(global) = instance.get_global(&mut *store, STACK_POINTER) {
             global.set(&mut *store, Val::I32(self.manifest.stack_pointer))?;
         }

@@ -61,9 +61,8 @@ async fn nothing_of_a_request_is_left_after_a_rewind() {
     }
 }
 
-#[tokio::test]
-async fn a_request_writes_to_few_pages() {
-    let code = r#"
+/// Takes some memory of all kinds.
+const MESSAGES: &str = r#"
 import email.message, html, json, string, urllib.parse
 
 def app(environ, start_response):
@@ -76,7 +75,10 @@ def app(environ, start_response):
     start_response("200 OK", [])
     return [string.Template("<p>$text").substitute(text=html.escape(text)).encode()]
 "#;
-    let site = site(code, |spec| spec.warmup = vec!["/".into()]);
+
+#[tokio::test]
+async fn a_request_writes_to_few_pages() {
+    let site = site(MESSAGES, |spec| spec.warmup = vec!["/".into()]);
     let mut instance = site.app.start().await.expect("starts");
     let mut pages = None;
     for _ in 0..3 {
@@ -85,6 +87,23 @@ def app(environ, start_response):
     }
     // Of 4 KiB; `None` where the kernel does not tell.
     assert!(pages.is_none_or(|pages| pages <= 80), "{pages:?} pages");
+}
+
+#[tokio::test]
+async fn a_copy_has_what_a_request_writes_before_it_comes() {
+    for (warmup, most) in [(vec!["/".into()], 12), (vec![], usize::MAX)] {
+        let site = site(MESSAGES, |spec| spec.warmup = warmup);
+        let mut instance = site.app.start().await.expect("starts");
+        let before = instance.memory();
+        ask(&mut instance, "/").await;
+        let taken = (instance.memory() - before) as usize / 4096;
+        // Where the kernel does not tell, nothing is found in either case.
+        assert!(taken <= most, "{taken} more pages");
+        assert!(
+            most < usize::MAX || taken == 0 || taken > 20,
+            "{taken} pages without a warm-up"
+        );
+    }
 }
 
 #[tokio::test]
