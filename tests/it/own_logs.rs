@@ -157,8 +157,8 @@ fn an_owners_file_is_rotated_and_counts_against_the_quota() {
     let left = (200 << 10) - size();
     ask(&server, &format!("/shop/fill/{}", left.saturating_sub(3000)));
     let mark = server.log.mark();
-    for _ in 0..4 {
-        ask(&server, &format!("/shop/lost/{long}"));
+    for number in 0..4 {
+        ask(&server, &format!("/shop/lost/{number}/{long}"));
     }
     let told = server.log.wait_for(
         mark,
@@ -171,7 +171,8 @@ fn an_owners_file_is_rotated_and_counts_against_the_quota() {
     ask(&server, "/shop/again");
     let read = read_with("/shop/again");
     read_with("log lines lost before the last ones: they could not be written");
-    assert!(!read.contains("/shop/lost/"), "what found no room");
+    // Later ones may have been written with those for which there was room.
+    assert!(!read.contains("/shop/lost/0/"), "what found no room");
     let told = server.log.since(mark);
     assert_eq!(told.iter().filter(|line| line.contains("its own log")).count(), 1);
 }

@@ -77,6 +77,25 @@ impl LogFile {
         Ok(open)
     }
 
+    /// What of `text` is for this file: up to the end of the line with which it is large enough to be put aside.
+    fn portion<'a>(&mut self, text: &'a str) -> &'a str {
+        let Some(rotation) = self.rotation else {
+            return text;
+        };
+        if self.open.is_none() {
+            // Why it cannot be, the write will tell.
+            let _ = self.open();
+        }
+        let size = self.open.as_ref().map_or(0, |open| open.size);
+        let left = usize::try_from(rotation.size.saturating_sub(size)).unwrap_or(usize::MAX);
+        let last = left.saturating_sub(1);
+        let after = text.as_bytes().get(last..).unwrap_or_default();
+        match after.iter().position(|&byte| byte == b'\n') {
+            Some(end) => &text[..=last + end],
+            None => text,
+        }
+    }
+
     fn write_all(&mut self, text: &str, now: Instant) -> io::Result<()> {
         let end = if self.is_cut { "\n" } else { "" };
         self.append(end, now)?;
@@ -156,23 +175,33 @@ impl Open {
 
 impl Sink for LogFile {
     fn write(&mut self, batch: &Batch, now: Instant) -> Result<(), Failed> {
-        let before = self.open.as_ref().map(|open| open.size);
-        let written = self.write_all(&batch.text, now);
-        if let Err(error) = written {
-            let after = self.open.as_ref().map(|open| open.size);
-            let kept = after
-                .zip(before)
-                .map_or(0, |(after, before)| after.saturating_sub(before));
-            let kept = &batch.text.as_bytes()[..batch.text.len().min(kept as usize)];
-            let whole = kept.iter().filter(|&&byte| byte == b'\n').count() as u64;
-            self.open = None;
-            return Err(Failed {
-                lost: batch.lines.saturating_sub(whole),
-                error,
-            });
+        let text = &batch.text;
+        let mut start = 0;
+        let mut rotates = self.rotation.is_some();
+        while start < text.len() {
+            let portion = if rotates {
+                self.portion(&text[start..])
+            } else {
+                &text[start..]
+            };
+            let before = self.open.as_ref().map(|open| open.size);
+            if let Err(error) = self.write_all(portion, now) {
+                let after = self.open.as_ref().map(|open| open.size);
+                let kept = after
+                    .zip(before)
+                    .map_or(0, |(after, before)| after.saturating_sub(before));
+                let kept = &text.as_bytes()[..text.len().min(start + kept as usize)];
+                let whole = kept.iter().filter(|&&byte| byte == b'\n').count() as u64;
+                self.open = None;
+                return Err(Failed {
+                    lost: batch.lines.saturating_sub(whole),
+                    error,
+                });
+            }
+            start += portion.len();
+            // If it cannot be put aside it grows on: no line is lost for that.
+            rotates &= self.rotate().is_ok();
         }
-        // If it cannot be put aside it grows on: no line is lost for that.
-        let _ = self.rotate();
         Ok(())
     }
 
@@ -235,6 +264,26 @@ mod tests {
             fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !0o640,
             0
         );
+    }
+
+    #[test]
+    fn many_lines_at_once_are_put_aside_as_they_would_be_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        fs::write(&path, "before\n").unwrap();
+        let mut file = LogFile::new(Place::Path(path.clone()), Some(Rotation { size: 20, keep: 2 }));
+        let lines: Vec<_> = (0..6).map(|number| format!("line {number} 89")).collect();
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        file.write(&batch(&lines), Instant::now()).unwrap();
+        let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("a.log.2"), "line 2 89\nline 3 89\n");
+        assert_eq!(read("a.log.1"), "line 4 89\nline 5 89\n");
+        assert!(!path.exists());
+        // What cannot be put aside grows on.
+        fs::remove_file(folder.path().join("a.log.2")).unwrap();
+        fs::create_dir(folder.path().join("a.log.2")).unwrap();
+        file.write(&batch(&lines), Instant::now()).unwrap();
+        assert_eq!(read("a.log").lines().count(), 6);
     }
 
     #[test]
